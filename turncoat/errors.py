@@ -1,0 +1,5 @@
+"""The one exception a user is meant to read: a stage prints its message and exits with status 2."""
+
+
+class TurncoatError(Exception):
+    """Something the user can mend; the message names the field or file and the remedy, on one line where it can."""

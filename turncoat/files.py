@@ -1,0 +1,66 @@
+"""Files that are either whole or absent: atomic writes, checksums, strict JSON."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from turncoat.errors import TurncoatError
+
+
+def sha256(path: Path | str) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path | str, content: bytes | str) -> None:
+    """Write `content` so that after a crash `path` holds the old content or the new, never a part.
+
+    The temporary file lies beside `path` (rename is atomic within one file system only); file and directory are
+    synced, because a rename may otherwise reach the disk before the bytes do.
+
+    Raises:
+        TurncoatError: the disk is full; the old file is untouched, and needed and free bytes are named.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise TurncoatError(f"{path}: could not be written ({error.strerror}): {len(data)} bytes needed, {free} free") from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON in the given key order. NaN and infinity are refused: no reader of a record should meet them."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON; a missing or broken file is a `TurncoatError` that names it."""
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise TurncoatError(f"{path}: cannot be read ({error.strerror}); run `dvc repro` to make it") from error
+    except ValueError as error:
+        raise TurncoatError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro`") from error

@@ -1,0 +1,107 @@
+"""What all attacks share: a model held still, gradients for the input only, a count of what an attack cost."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+MODES = ("eval", "train")
+HALF_SCALE = 1024.0  # keeps 99.9 % of the gradients' signs in float16, whose small values would vanish otherwise
+
+
+@contextmanager
+def attacked(model: nn.Module, mode: str = "eval", generator: torch.Generator | None = None) -> Iterator[nn.Module]:
+    """Hold `model` still while it is attacked; afterwards all of it is as it was.
+
+    Inside, every module is in `mode`: "eval", or "train" (batch statistics are used, running ones not updated).
+    Parameters ask for no gradient. A random network draws from a stream of its own, determined by `generator`
+    (else by the global one): equal for the same generator, not the stream that scores the result afterwards.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode: {mode!r} is unknown; choose one of {', '.join(MODES)}")
+    before = [(module, module.training) for module in model.modules()]
+    norms = [norm for norm in model.modules() if isinstance(norm, _NormBase) and norm.track_running_stats]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    devices = {tensor.device.index for tensor in model.parameters() if tensor.device.type == "cuda"}
+    state = torch.get_rng_state() if generator is None else generator.get_state()
+    try:
+        model.train(mode == "train")
+        if mode == "train":
+            for norm in norms:
+                norm.track_running_stats = False
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with torch.random.fork_rng(devices=sorted(devices)):
+            torch.manual_seed(int.from_bytes(hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest()))
+            yield model
+    finally:
+        for module, training in before:
+            module.training = training
+        if mode == "train":
+            for norm in norms:
+                norm.track_running_stats = True
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def input_gradient(
+    model: nn.Module, images: Tensor, loss: Callable[..., Tensor], *given: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of the summed `loss(logits, *given)` for the images alone.
+
+    Returns: gradient (n, ...) float32; losses (n,); logits (n, k), the last two detached.
+
+    Works under the caller's autocast. A network that cuts the gradient off gives zeros, for the evaluation to flag.
+    """
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        logits = model(images)
+        losses = loss(logits, *given)
+        if not losses.requires_grad:
+            return torch.zeros_like(images), losses.detach(), logits.detach()
+        scale = HALF_SCALE if logits.dtype == torch.float16 else 1.0
+        grads = torch.autograd.grad(losses.sum() * scale, images, allow_unused=True, materialize_grads=True)
+    return grads[0] if scale == 1.0 else grads[0] / scale, losses.detach(), logits.detach()
+
+
+def fallen(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """(n,) bool: misclassified or, with `targets`, classified as these."""
+    predicted = logits.argmax(1)
+    return predicted != labels if targets is None else predicted == targets
+
+
+def check(images: Tensor, labels: Tensor, *, targets: Tensor | None = None, **counts: int) -> None:
+    """Refuse what an attack cannot take, without looking at values (which would stall the device)."""
+    if images.dtype != torch.float32 or images.dim() < 2 or not len(images):
+        raise ValueError(f"images: float32 (n, c, h, w) in [0, 1] wanted, got {images.dtype} {tuple(images.shape)}")
+    for name, classes in (("labels", labels), ("targets", targets)):
+        if classes is not None and (classes.dtype != torch.int64 or classes.shape != images.shape[:1]):
+            got = f"{classes.dtype} {tuple(classes.shape)}"
+            raise ValueError(f"{name}: int64 ({len(images)},) wanted, one class an image, got {got}")
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name}: {count!r} is not allowed; give a whole number of at least 1")
+
+
+class Counter(nn.Module):
+    """Wraps a network and counts the images sent forward and backward through it: what an attack cost."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.forwards = self.backwards = 0
+        self.train(model.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.forwards += len(images)
+        logits: Tensor = self.model(images)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)

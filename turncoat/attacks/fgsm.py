@@ -1,0 +1,28 @@
+"""FGSM: one step of size epsilon along the gradient (Goodfellow et al. 2015, arXiv 1412.6572), for every norm."""
+
+import torch
+from torch import Tensor, nn
+
+from .losses import Loss
+from .pgd import pgd
+from .threat import Threat
+
+
+def fgsm(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    loss: str | Loss = "ce",
+    targets: Tensor | None = None,
+    start: str = "none",
+    step: float = 1.0,
+    generator: torch.Generator | None = None,
+    mode: str = "eval",
+) -> Tensor:
+    """One gradient step; arguments as for `pgd`. With `start="uniform", step=1.25` it is the start of fast training."""
+    return pgd(
+        model, images, labels, threat, steps=1, step=step, start=start, loss=loss, targets=targets,
+        generator=generator, mode=mode,
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""From a data set's settings to its checked splits: read what was published, split it, look for faults, measure it."""
+
+import hashlib
+import logging
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from turncoat.data.published import read
+from turncoat.data.sources import raw_files
+from turncoat.data.splits import split
+from turncoat.data.store import Dataset, Split
+from turncoat.errors import TurncoatError
+from turncoat.settings import DataSettings
+
+MAX_OVERLAP = 0.01  # share of a split; the published sets hold a few true duplicates, a mixed-up split many
+
+log = logging.getLogger(__name__)
+
+
+def prepare(name: str, settings: DataSettings, cache: Path) -> Dataset:
+    """Make the data set `name` of params.yaml.
+
+    Args:
+        settings: its `data` section.
+        cache: folder for downloads; the raw files stay there, nothing else does.
+
+    Raises:
+        TurncoatError: raw files missing or wrong, sizes that do not fit, or a fault in the images or labels.
+    """
+    where = f"datasets.{name}.data"
+    if settings.source == "imagenette" and settings.image_size is None:
+        raise TurncoatError(f"{where}.image_size: imagenette's photographs differ in size; set one, for instance 160")
+    if settings.source != "imagenette" and settings.image_size is not None:
+        raise TurncoatError(f"{where}.image_size: only imagenette is resized; remove it for {settings.source}")
+    files = raw_files(settings.source, settings.image_size)
+    raw = read(settings.source, files, cache, settings.image_size or 0)
+    indices = split(
+        raw.train.labels,
+        raw.test.labels if raw.test else None,
+        (settings.train, settings.validation, settings.test),
+        settings.split_seed,
+        (f"{where}.train", f"{where}.validation", f"{where}.test"),
+    )
+    train, validation, test = (
+        Split(whole.images[chosen], whole.labels[chosen])
+        for whole, chosen in zip((raw.train, raw.train, raw.test or raw.train), indices, strict=True)
+    )
+    return assemble(
+        name,
+        settings.source,
+        raw.classes,
+        (train, validation, test),
+        {**settings.model_dump(exclude={"source"}), "raw_files": {file.path: file.md5 for file in files}},
+    )
+
+
+def assemble(
+    name: str, source: str, classes: tuple[str, ...], splits: tuple[Split, Split, Split], settings: dict[str, Any]
+) -> Dataset:
+    """Check train, validation and test and join them to a data set with its mean and standard deviation.
+
+    Raises:
+        TurncoatError: an empty split, a label out of range, a class without training images, a constant channel, or
+            more than `MAX_OVERLAP` of a split's images in another one too.
+    """
+    named = dict(zip(("train", "validation", "test"), splits, strict=True))
+    sizes = ", ".join(f"{split_name} {len(part):,}" for split_name, part in named.items())
+    for split_name, part in named.items():
+        if not len(part):
+            raise TurncoatError(f"{name}: the {split_name} split is empty ({sizes})")
+        if len(part.images) != len(part.labels):
+            raise TurncoatError(f"{name}: {split_name} has {len(part.images):,} images and {len(part):,} labels")
+        wrong = int(((part.labels < 0) | (part.labels >= len(classes))).sum())
+        if wrong:
+            low, high = part.labels.min(), part.labels.max()
+            raise TurncoatError(
+                f"{name}: {wrong:,} of {len(part):,} {split_name} labels lie outside 0...{len(classes) - 1} "
+                f"(smallest {low}, largest {high})"
+            )
+    absent = [classes[k] for k in np.flatnonzero(np.bincount(named["train"].labels, minlength=len(classes)) == 0)]
+    if absent:
+        raise TurncoatError(f"{name}: no training image of {', '.join(absent)} ({sizes})")
+    overlap = count_overlap(named)
+    for pair, shared in overlap.items():
+        smaller = min(len(named[side]) for side in pair.split("/"))
+        if shared > max(1, MAX_OVERLAP * smaller):
+            raise TurncoatError(
+                f"{name}: {shared:,} identical images in {pair} ({sizes}), more than {MAX_OVERLAP:.0%} of the smaller "
+                "split; the splits are mixed up"
+            )
+        if shared:
+            log.warning("%s: %d identical images in %s; they are in the published set, and stay", name, shared, pair)
+    mean, std = channel_statistics(named["train"].images)
+    if min(std) == 0:
+        raise TurncoatError(f"{name}: a channel is constant over all training images (std {std})")
+    return Dataset(name, source, classes, mean, std, *splits, overlap=overlap, settings=settings)
+
+
+def count_overlap(splits: dict[str, Split]) -> dict[str, int]:
+    """For each pair of splits, how many images of the second are, byte for byte, in the first too."""
+    digests = {
+        name: [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in part.images]
+        for name, part in splits.items()
+    }
+    return {
+        f"{first}/{second}": len([digest for digest in digests[second] if digest in known])
+        for first, second in combinations(splits, 2)
+        for known in [set(digests[first])]
+    }
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in units of [0, 1], from exact integer histograms."""
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        histogram = np.zeros(256, dtype=np.int64)
+        for start in range(0, len(images), 4096):  # bincount widens to 8 bytes a pixel
+            histogram += np.bincount(images[start : start + 4096, channel].ravel(), minlength=256)
+        share = histogram / histogram.sum()
+        mean = float(share @ values)
+        means.append(mean)
+        stds.append(float(share @ (values - mean) ** 2) ** 0.5)
+    return tuple(means), tuple(stds)

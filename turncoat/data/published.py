@@ -1,0 +1,110 @@
+"""The data sets as published: fetched, verified, read through torchvision's own classes (digits: scikit-learn's)."""
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from turncoat.data.archives import unpacked
+from turncoat.data.fetch import obtain
+from turncoat.data.sources import RawFile, imagenette_size
+from turncoat.data.store import Split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A data set as published: `train` is all of it where there is no official test set."""
+
+    train: Split
+    test: Split | None
+    classes: tuple[str, ...]
+
+
+def read(source: str, files: tuple[RawFile, ...], cache: Path, image_size: int = 0) -> Raw:
+    """Read a data set, fetching its files first where they are not at hand.
+
+    Args:
+        source: one of `sources.SOURCES`.
+        files: what `sources.raw_files` lists for it.
+        cache: folder for downloads; the raw files stay there, nothing else does.
+        image_size: height and width in pixels, for imagenette.
+
+    Raises:
+        TurncoatError: a file is missing, wrong, or unsafe to unpack.
+    """
+    if source == "digits":
+        return _digits()
+    with _alone(cache):
+        raw = {file.path: path for file, path in zip(files, obtain(files, source, cache), strict=True)}
+        with unpacked(raw, cache) as root:
+            return _imagenette(root, image_size) if source == "imagenette" else _arrays(source, root)
+
+
+def _digits() -> Raw:
+    """scikit-learn's 8×8 digits; their 17 grey levels 0...16 spread over 0...255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Raw(Split(images, digits.target.astype(np.int64)), None, tuple(str(name) for name in digits.target_names))
+
+
+def _arrays(source: str, root: Path) -> Raw:
+    """Read torchvision's layout below `root`; torchvision itself compares the md5 of each pickle again and loads it."""
+    from torchvision import datasets
+
+    kind = {
+        "mnist": datasets.MNIST,
+        "fashion_mnist": datasets.FashionMNIST,
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+    }[source]
+    parts = [kind(root, train=train, download=False) for train in (True, False)]
+    splits = [Split(_nchw(np.asarray(part.data)), np.asarray(part.targets, dtype=np.int64)) for part in parts]
+    return Raw(splits[0], splits[1], tuple(parts[0].classes))
+
+
+def _nchw(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, H, W) or (n, H, W, C) -> (n, C, H, W)."""
+    return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+
+
+def _imagenette(root: Path, image_size: int) -> Raw:
+    """Photographs, the shorter side resized to `image_size` (bicubic) and the middle square cut out."""
+    from PIL import Image, ImageOps
+    from torchvision.datasets import Imagenette
+
+    splits = {}
+    for part in ("train", "val"):
+        photographs = Imagenette(root, split=part, size=imagenette_size(image_size))
+        # They come class by class; in this fixed random order the first n are a fair sample of all classes.
+        order = np.random.RandomState(0).permutation(len(photographs))
+        images = np.empty((len(order), 3, image_size, image_size), dtype=np.uint8)
+        labels = np.empty(len(order), dtype=np.int64)
+        for place, index in enumerate(tqdm(order, desc=f"imagenette {part}", disable=None)):
+            photograph, labels[place] = photographs[index]
+            square = ImageOps.fit(photograph, (image_size, image_size), Image.Resampling.BICUBIC)
+            images[place] = np.asarray(square).transpose(2, 0, 1)
+        splits[part] = Split(images, labels)
+    return Raw(splits["train"], splits["val"], tuple(names[0] for names in photographs.classes))
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Hold the cache folder's lock: two data sets of one source would otherwise download over each other."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s: another process is downloading here; waiting for it", cache)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,91 @@
+"""What a study's files say to MLflow: one place for the stages, which say it live, and for the rebuild from files."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from turncoat import files
+from turncoat.tracking import spool
+
+
+def key(cell: Mapping[str, Any]) -> str:
+    """The name of a cell's run: `dataset/arm/seed`."""
+    return f"{cell['dataset']}/{cell['arm']}/{cell['seed']}"
+
+
+def log_training(training: Mapping[str, Any], history: Iterable[Mapping[str, Any]], **options: Any) -> None:
+    """The run of a finished training: what the loop said live, from `training.json` and `history.json`."""
+    with spool.open(
+        key(training["cell"]), training["fingerprint"], settings=training["settings"], **options
+    ) as tracker:
+        for row in history:
+            tracker.log(row["epoch"], row)
+        tracker.final(summary(training))
+
+
+def summary(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The final measures of a training, from its `training.json`."""
+    return {
+        "validation": {
+            which: {name: rate for name, rate in training["validation"][which].items() if name != "n"}
+            for which in ("best", "last")
+            if training.get("validation", {}).get(which)
+        },
+        "best_epoch": training.get("best_epoch"),
+        "parameters": training.get("parameters"),
+        "cost": {"training": {k: v for k, v in training.get("cost", {}).items() if k in ("forward", "backward")}},
+    }
+
+
+def measures(record: Mapping[str, Any]) -> dict[str, float]:
+    """The final measures of an evaluation: `test/clean`, `test/<attack>`, `test/worst`, `test_last/...`, `test/ece`."""
+    values: dict[str, float] = {}
+    for weights, prefix in (("best", "test"), ("last", "test_last")):
+        part = record.get(weights, {})
+        rates = {"clean": part.get("clean"), **part.get("attacks", {}), "worst": part.get("worst")}
+        values |= {f"{prefix}/{name}": rate["correct"] / rate["n"] for name, rate in rates.items() if rate}
+        if part.get("calibration"):
+            values[f"{prefix}/ece"] = part["calibration"]["ece"]
+    return values
+
+
+def log_record(
+    record: Mapping[str, Any],
+    provenance: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
+    **options: Any,
+) -> None:
+    """An evaluation, into the run of the training it evaluates.
+
+    Args:
+        record: `record.json`.
+        provenance: `provenance.json`: commit, dirty state, device, seconds and the record's checksum become tags.
+        fingerprint: that of `training.json`, where the record's own is another one.
+    """
+    fingerprint = fingerprint or record["fingerprint"]
+    settings = {"suite": record.get("settings", {}).get("suite", {})}
+    tags = {"method": record.get("method"), "flags": " ".join(sorted({f["name"] for f in record.get("flags", [])}))}
+    with spool.open(key(record["cell"]), fingerprint, settings=settings, tags=tags, **options) as tracker:
+        tracker.tag(provenance_tags(provenance or {}))
+        tracker.final(measures(record))
+
+
+def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Tags from `provenance.json`; the commit also under the name that MLflow's own table shows."""
+    names = ("commit", "dirty", "device", "threads", "record_sha256")
+    tags = {name: provenance[name] for name in names if provenance.get(name) is not None}
+    if provenance.get("commit"):
+        tags["mlflow.source.git.commit"] = provenance["commit"]
+    tags |= {
+        f"seconds.{part}": f"{value:.1f}" for part, value in provenance.get("seconds", {}).items() if value is not None
+    }
+    return tags
+
+
+def log_report(reports: Path | str = "reports", tags: Mapping[str, Any] | None = None, **options: Any) -> None:
+    """The run `report`: figures, tables and page of the folder `reports`; one run for each content of its summary."""
+    reports = Path(reports)
+    with spool.open("report", files.sha256(reports / "summary.json"), tags=tags, **options) as tracker:
+        for path in sorted(reports.iterdir()):
+            if path.is_file() or path.name in ("figures", "tables"):
+                tracker.artifact(path)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from turncoat.data.archives import unpacked
-from turncoat.data.fetch import obtain
+from turncoat.data.fetch import WrongFile, obtain, verify
 from turncoat.data.sources import RawFile, imagenette_size
 from turncoat.data.store import Split
+from turncoat.errors import TurncoatError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,19 @@ def read(source: str, files: tuple[RawFile, ...], cache: Path, image_size: int =
     with _alone(cache):
         raw = {file.path: path for file, path in zip(files, obtain(files, source, cache), strict=True)}
         with unpacked(raw, cache) as root:
+            for file in files:
+                if raw[file.path].is_file():
+                    _verify_members(file, raw[file.path], root)
             return _imagenette(root, image_size) if source == "imagenette" else _arrays(source, root)
+
+
+def _verify_members(file: RawFile, archive: Path, root: Path) -> None:
+    """Compare what came out of an archive with its own published md5 sums: these are pickles, loading one runs it."""
+    for place, md5 in file.unpacked.items():
+        try:
+            verify(root / place, md5)
+        except (FileNotFoundError, WrongFile) as error:
+            raise TurncoatError(f"{archive}: refused, {place} in it is not the published file") from error
 
 
 def _digits() -> Raw:
@@ -67,7 +80,10 @@ def _arrays(source: str, root: Path) -> Raw:
         "cifar10": datasets.CIFAR10,
         "cifar100": datasets.CIFAR100,
     }[source]
-    parts = [kind(root, train=train, download=False) for train in (True, False)]
+    try:
+        parts = [kind(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError as error:
+        raise TurncoatError(f"{source}: torchvision refused the raw files ({error})") from error
     splits = [Split(_nchw(np.asarray(part.data)), np.asarray(part.targets, dtype=np.int64)) for part in parts]
     return Raw(splits[0], splits[1], tuple(parts[0].classes))
 

@@ -164,5 +164,8 @@ def _array(path: Path, checksum: str, remedy: str) -> NDArray[Any]:
         raise TurncoatError(f"{path}: missing; {remedy}")
     if sha256(path) != checksum:
         raise TurncoatError(f"{path}: differs from its checksum in dataset.json; {remedy}")
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:  # no array, or a pickled one
+        raise TurncoatError(f"{path}: refused, {error}; {remedy}") from error
     return array

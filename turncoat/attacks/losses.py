@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Objective = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def rows(values: Tensor, index: Tensor | None) -> Tensor:
@@ -71,24 +72,26 @@ def kl(clean_log_probs: Tensor) -> Loss:
     return loss
 
 
-def objective(loss: str | Loss, targets: Tensor | None = None) -> Loss:
-    """The loss of that name as a function to be maximised: away from the labels or, with `targets`, towards these.
+def objective(loss: str | Loss) -> Objective:
+    """The loss of that name as a function `(logits, labels, targets, index)` to be maximised.
 
-    Args:
-        loss: "ce", "margin", "dlr", or a function as above, which is taken as it is.
-        targets: (n,) class to reach for each image of the whole batch, or None.
+    Without targets it leads away from the labels, with targets (one a row) towards these. `loss` is "ce", "margin",
+    "dlr", or a function as described above, which is taken as it is.
     """
     if callable(loss):
-        return loss
+        return lambda logits, labels, targets, index: loss(logits, labels, index)
     if loss not in UNTARGETED:
         raise ValueError(f"loss: {loss!r} is unknown; choose one of {', '.join(UNTARGETED)} or pass a function")
-    if targets is None:
-        untargeted = UNTARGETED[loss]
-        return lambda logits, labels, index: untargeted(logits, labels)
-    if loss == "dlr":
-        return lambda logits, labels, index: targeted_dlr(logits, labels, rows(targets, index))
-    away = UNTARGETED[loss]  # moving towards a target is moving against the loss of the target
-    return lambda logits, labels, index: -away(logits, rows(targets, index))
+    away = UNTARGETED[loss]
+
+    def named(logits: Tensor, labels: Tensor, targets: Tensor | None, index: Tensor | None) -> Tensor:
+        if targets is None:
+            return away(logits, labels)
+        if loss == "dlr":
+            return targeted_dlr(logits, labels, targets)
+        return -away(logits, targets)  # towards a class is against its own loss
+
+    return named
 
 
 UNTARGETED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": ce, "margin": margin, "dlr": dlr}

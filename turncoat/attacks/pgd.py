@@ -6,8 +6,9 @@ The l1 step moves the few coordinates with the largest gradients (Tramer & Boneh
 import torch
 from torch import Tensor, nn
 
+from .board import Board, Rows
 from .engine import attacked, check, fallen, input_gradient
-from .losses import Loss, objective
+from .losses import Loss, Objective, objective
 from .threat import Threat, normal, per_example
 
 STARTS = ("uniform", "gaussian", "none")
@@ -53,66 +54,57 @@ def pgd(
         raise ValueError(f"step: {step!r} is not allowed; give a step size above 0, in units of epsilon")
     if restarts > 1 and (start == "none" or not early_stop):
         raise ValueError("restarts: more than one needs a random start and early_stop=True")
-    maximised = objective(loss, targets)
+    maximised = objective(loss)
     with attacked(model, mode, generator), torch.no_grad():
         if not early_stop:
             project = threat.projection(images)
             adversarial = project(begin(images, threat, start, generator))
             for _ in range(steps):
-                gradient, _, _ = input_gradient(model, adversarial, maximised, labels, None)
+                gradient, _, _ = input_gradient(model, adversarial, maximised, labels, targets, None)
                 adversarial = project(ascend(adversarial, gradient, threat, step * threat.epsilon))
             return adversarial
-        best, highest = images.clone(), images.new_full((len(images),), -torch.inf)
-        standing = torch.arange(len(images), device=images.device)
+        board = Board(model, images, labels, targets)
         for _ in range(restarts):
-            if len(standing):
-                first = begin(images[standing], threat, start, generator)
-                standing = _run(
-                    model, images, labels, threat, first, standing, best, highest, maximised, targets, steps, step
-                )
-        return best
+            for index, aims in board.batches():
+                first = threat.project(begin(images[index], threat, start, generator), images[index])
+                _run(board, index, aims, first, threat, maximised, steps, step * threat.epsilon)
+        return board.adversarial
 
 
 def _run(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    threat: Threat,
-    adversarial: Tensor,
+    board: Board,
     index: Tensor,
-    best: Tensor,
-    highest: Tensor,
-    maximised: Loss,
     targets: Tensor | None,
+    first: Tensor,
+    threat: Threat,
+    maximised: Objective,
     steps: int,
-    step: float,
-) -> Tensor:
-    """One run from `adversarial` for the examples `index`; updates `best` and `highest`, returns who still stands."""
-    every = 1 if images.device.type == "cpu" else 5  # looking who has fallen stalls a device
-    project, chosen = threat.projection(images[index]), labels[index]
-    adversarial = project(adversarial)
-    down = torch.zeros_like(index, dtype=torch.bool)
+    size: float,
+) -> None:
+    """One run from `first`, for the images `index` of the board, which leave when they fall."""
+    images, labels = board.images[index], board.labels[index]
+    s = Rows(index=index, targets=targets, images=images, labels=labels, x=first, best=first)
+    s.found, s.highest = torch.zeros_like(index, dtype=torch.bool), images.new_full((len(index),), -torch.inf)
+    project = threat.projection(images)
     for done in range(steps + 1):
         if done < steps:
-            gradient, losses, logits = input_gradient(model, adversarial, maximised, chosen, index)
+            gradient, losses, logits = input_gradient(board.model, s.x, maximised, s.labels, s.targets, s.index)
         else:
-            logits = model(adversarial)
-            losses = maximised(logits, chosen, index)
-        fell = fallen(logits, chosen, None if targets is None else targets[index]) & ~down
-        better = fell | ((losses > highest[index]) & ~down)
-        best[index] = torch.where(per_example(better, best), adversarial, best[index])
-        highest[index] = torch.where(better, losses, highest[index])
-        down |= fell
+            logits = board.model(s.x)
+            losses = maximised(logits, s.labels, s.targets, s.index)
+        fell = fallen(logits, s.labels, s.targets)
+        s.put(~s.found & (fell | (losses > s.highest)), best=s.x, highest=losses)
+        s.found |= fell
         if done == steps:
-            return index[~down]
-        adversarial = project(ascend(adversarial, gradient, threat, step * threat.epsilon))
-        if done % every == 0 and bool(down.any()):
-            keep = ~down
-            index, adversarial, chosen, down = index[keep], adversarial[keep], chosen[keep], down[keep]
-            if not len(index):
-                break
-            project = threat.projection(images[index])
-    return index
+            break
+        s.x = project(ascend(s.x, gradient, threat, size))
+        if board.due(done + 1) and bool(s.found.any()):
+            s.keep(board.record(s.index, s.best, s.highest, s.found))
+            if not len(s.index):
+                return
+            s.found = torch.zeros_like(s.found)
+            project = threat.projection(s.images)
+    board.record(s.index, s.best, s.highest, s.found)
 
 
 def begin(images: Tensor, threat: Threat, start: str, generator: torch.Generator | None) -> Tensor:

@@ -10,7 +10,9 @@ process two seconds). One background process a checkout (`turncoat.tracking.forw
 See docs/tracking.md.
 """
 
-from turncoat.tracking.content import log_record, log_report, log_training, measures
-from turncoat.tracking.spool import Tracker, destination, flush, open
+from turncoat.tracking.content import log_record, log_report, log_training, measures, summary
+from turncoat.tracking.paths import destination
+from turncoat.tracking.relay import flush
+from turncoat.tracking.spool import Tracker, open
 
-__all__ = ["Tracker", "destination", "flush", "log_record", "log_report", "log_training", "measures", "open"]
+__all__ = ["Tracker", "destination", "flush", "log_record", "log_report", "log_training", "measures", "open", "summary"]

@@ -15,12 +15,12 @@ def key(cell: Mapping[str, Any]) -> str:
 
 def log_training(training: Mapping[str, Any], history: Iterable[Mapping[str, Any]], **options: Any) -> None:
     """The run of a finished training: what the loop said live, from `training.json` and `history.json`."""
-    with spool.open(
-        key(training["cell"]), training["fingerprint"], settings=training["settings"], **options
-    ) as tracker:
-        for row in history:
-            tracker.log(row["epoch"], row)
-        tracker.final(summary(training))
+    rows, final = [(row["epoch"], row) for row in history], summary(training)
+    name, settings = key(training["cell"]), training["settings"]
+    with spool.open(name, training["fingerprint"], settings=settings, **options) as tracker:
+        for epoch, row in rows:
+            tracker.log(epoch, row)
+        tracker.final(final)
 
 
 def summary(training: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,25 +49,20 @@ def measures(record: Mapping[str, Any]) -> dict[str, float]:
     return values
 
 
-def log_record(
-    record: Mapping[str, Any],
-    provenance: Mapping[str, Any] | None = None,
-    fingerprint: str | None = None,
-    **options: Any,
-) -> None:
+def log_record(record: Mapping[str, Any], provenance: Mapping[str, Any] | None = None, **options: Any) -> None:
     """An evaluation, into the run of the training it evaluates.
 
     Args:
-        record: `record.json`.
+        record: `record.json`; its fingerprint is that of the training it evaluates.
         provenance: `provenance.json`: commit, dirty state, device, seconds and the record's checksum become tags.
-        fingerprint: that of `training.json`, where the record's own is another one.
+        options: of `turncoat.tracking.open`.
     """
-    fingerprint = fingerprint or record["fingerprint"]
     settings = {"suite": record.get("settings", {}).get("suite", {})}
     tags = {"method": record.get("method"), "flags": " ".join(sorted({f["name"] for f in record.get("flags", [])}))}
-    with spool.open(key(record["cell"]), fingerprint, settings=settings, tags=tags, **options) as tracker:
-        tracker.tag(provenance_tags(provenance or {}))
-        tracker.final(measures(record))
+    tags |= provenance_tags(provenance or {})
+    name, final = key(record["cell"]), measures(record)
+    with spool.open(name, record["fingerprint"], settings=settings, tags=tags, **options) as tracker:
+        tracker.final(final)
 
 
 def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,19 @@
 """The one process of a checkout that talks to MLflow: it follows the spool files and leaves when they are all sent.
 
-The stages start it: `python -m turncoat.tracking.forwarder FOLDER URI LOCK` (`turncoat.tracking.spool`).
+The stages start it (`turncoat.tracking.relay.start_forwarder`) and hand over the lock that they hold for it.
 """
 
 import fcntl
 import json
 import os
-import re
 import shutil
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from turncoat.tracking.spool import is_locked, spools
-from turncoat.tracking.store import Run, Store, is_refused
+from turncoat.tracking.paths import destination, folder, is_locked, spools, without_password
+from turncoat.tracking.store import Point, Run, Store, is_refused
 
 IDLE = 20.0  # seconds without a row or a living writer before it leaves: about the pause between two stages, and more
 LOOK = 0.25  # seconds between looks at the files
@@ -37,7 +36,8 @@ class Reader:
             file.seek(self._offset)
             rows = file.read()
         rows = rows[: rows.rfind(b"\n") + 1]
-        points, now = [], time.time_ns() // 1_000_000
+        points: list[Point] = []
+        now = time.time_ns() // 1_000_000
         for line in rows.splitlines():
             try:
                 row = json.loads(line)
@@ -49,25 +49,29 @@ class Reader:
                 self._run = store.open(row)
             elif self._run is None:
                 continue
-            elif "metrics" in row:
+            elif "step" in row:  # rows of curves are gathered: one request for all that came since the last look
                 points += [(name, row["step"], value, now) for name, value in row["metrics"].items()]
+            elif "final" in row:
+                store.final(self._run, row["final"], now)
             elif "tags" in row:
                 store.tag(self._run, row["tags"])
             elif "artifact" in row:
                 store.artifact(self._run, self.path.with_suffix(".files") / row["artifact"], row["folder"])
             elif "close" in row:
-                store.points(self._run, points)
+                self._finish(store, points, row["close"], now)
                 points = []
-                store.close(self._run, row["close"], now)
-                self.done = True
         if self._run and points:
-            store.points(self._run, points)
+            store.curve(self._run, points)
         if abandoned and not self.done:
-            if self._run:
-                store.close(self._run, "KILLED", now)
-            self.done = True
+            self._finish(store, [], "KILLED", now)
         self._offset += len(rows)
         return bool(rows) or self.done
+
+    def _finish(self, store: Store, points: list[Point], status: str, now: int) -> None:
+        if self._run:
+            store.curve(self._run, points)
+            store.close(self._run, status, now)
+        self.done = True
 
 
 class Forwarder:
@@ -75,12 +79,13 @@ class Forwarder:
 
     def __init__(self, folder: Path, uri: str) -> None:
         self.folder, self._uri = folder, uri
+        self.made = 0  # new runs
         self._store: Store | None = None
         self._database: int | None = None
         self._readers: dict[Path, Reader] = {}
 
     def send(self) -> int:
-        """Send all that is new and remove the files that are wholly sent. Returns the number of files with news.
+        """Connect, send all that is new, remove the files that are wholly sent; returns the number of files with news.
 
         Raises:
             Exception: whatever MLflow raised. The next call begins with fresh connections and sends every file from
@@ -98,10 +103,10 @@ class Forwarder:
         if self._store and self._database != inode(self._uri):  # somebody removed mlflow.db: begin a new one
             self._store = None
             self._readers.clear()
+        if self._store is None:
+            self._store = Store(self._uri)
+            self._database = inode(self._uri)
         for path in spools(self.folder):
-            if self._store is None:
-                self._store = Store(self._uri)
-                self._database = inode(self._uri)
             reader = self._readers.setdefault(path, Reader(path))
             try:
                 news += reader.send(self._store)
@@ -111,6 +116,7 @@ class Forwarder:
                 refused = error  # one run that the server does not take must not keep back the others
                 del self._readers[path]
                 continue
+            self.made, self._store.made = self.made + self._store.made, 0
             if reader.done:
                 shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
                 path.unlink()
@@ -169,9 +175,9 @@ def tell(folder: Path, reason: str | None) -> None:
 def short(error: Exception) -> str:
     """An error on one line, without passwords in addresses."""
     text = str(error).strip() or type(error).__name__
-    return re.sub(r"//[^/@\s]*@", "//***@", text.splitlines()[0])[:300]
+    return without_password(text.splitlines()[0])[:300]
 
 
 if __name__ == "__main__":
     os.nice(10)  # the training comes first
-    serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    serve(folder(), destination(), lock=int(sys.argv[1]))

@@ -6,58 +6,19 @@ holds an exclusive `flock` on it, so the forwarder knows a killed writer from a 
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from turncoat.errors import TurncoatError
+from turncoat.tracking.paths import enabled, folder, root, warn
+from turncoat.tracking.relay import start_forwarder, warn_of_outage
 
 CHECK_SECONDS = 60.0  # between looks of a long training at whether the forwarder still lives
-
-
-# ------------------------------------------------------------------------------------------------------ where it goes
-
-
-def root() -> Path:
-    """The checkout that owns the store: `$DVC_ROOT`, which in `dvc exp run --temp` still names the main checkout."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
-
-
-def destination() -> str:
-    """Where MLflow keeps the runs: `$MLFLOW_TRACKING_URI`, or the store that `mlflow ui` opens in the checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root()}/mlflow.db"
-
-
-def folder() -> Path:
-    """The spool folder, one for each destination: rows meant for one server are not sent to another behind its back.
-
-    Named by a hash, because an address may hold a password.
-    """
-    name = hashlib.sha256(destination().encode()).hexdigest()[:8]
-    return root() / ".scratch" / "tracking" / name
-
-
-def enabled() -> bool:
-    """False when `TURNCOAT_TRACKING=off`.
-
-    Raises:
-        TurncoatError: the variable says something else than `on` or `off`.
-    """
-    value = os.environ.get("TURNCOAT_TRACKING") or "on"
-    if value not in ("on", "off"):
-        raise TurncoatError(f"TURNCOAT_TRACKING={value}: not known; it is `on` (as when unset) or `off`")
-    return value == "on"
-
-
-# --------------------------------------------------------------------------------------------------------- the writer
 
 
 class Tracker:
@@ -67,7 +28,10 @@ class Tracker:
         """One row of a curve, e.g. of epoch `step` (from 1); a key `epoch` and values of None are left out."""
 
     def final(self, measures: Mapping[str, Any]) -> None:
-        """Measures of the whole run, such as `{"test/clean": 0.96}`; nested mappings are joined by `/`."""
+        """Measures of the whole run, such as `{"test/clean": 0.96}`; nested mappings are joined by `/`.
+
+        A call replaces all measures that share the first part of a name (`test`) with one of its own.
+        """
 
     def tag(self, tags: Mapping[str, Any]) -> None:
         """Facts about the run that are not settings: commit, checksums, seconds."""
@@ -88,8 +52,9 @@ class Tracker:
 class SpoolTracker(Tracker):
     """Appends each row to a file of its own, flushed at once. No fault of the disk ever reaches the caller."""
 
-    def __init__(self, header: dict[str, Any]) -> None:
+    def __init__(self, header: dict[str, Any], at: float | None = None) -> None:
         self._folder = folder()
+        self._at = at
         self._checked = 0.0
         self._file = None
         try:
@@ -110,7 +75,7 @@ class SpoolTracker(Tracker):
             self._look_after_the_forwarder()
 
     def final(self, measures: Mapping[str, Any]) -> None:
-        self._write({"step": 0, "metrics": numbers(measures)})
+        self._write({"final": numbers(measures)})
 
     def tag(self, tags: Mapping[str, Any]) -> None:
         self._write({"tags": {key: str(value) for key, value in tags.items() if value is not None}})
@@ -141,7 +106,8 @@ class SpoolTracker(Tracker):
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps({"time": time.time_ns() // 1_000_000, **row}) + "\n")
+            seconds = time.time() if self._at is None else self._at
+            self._file.write(json.dumps({"time": round(1000 * seconds), **row}) + "\n")
             self._file.flush()
         except OSError as error:
             self._lose(error)
@@ -165,6 +131,7 @@ def open(
     stage: str | None = None,
     settings: Mapping[str, Any] | None = None,
     tags: Mapping[str, Any] | None = None,
+    at: float | None = None,
 ) -> Tracker:
     """Begin, or continue, the run of a cell.
 
@@ -174,6 +141,7 @@ def open(
         stage: the DVC stage's name, `$DVC_STAGE` unless given.
         settings: become the run's parameters, nested names joined by dots.
         tags: facts that are not settings (commit, device, ...).
+        at: seconds since 1970, for a run of the past that is told again from its files.
 
     Raises:
         TurncoatError: `TURNCOAT_TRACKING` is neither `on` nor `off`.
@@ -181,7 +149,7 @@ def open(
     if not enabled():
         return Tracker()
     stage = stage or os.environ.get("DVC_STAGE")
-    more = {f"stage.{re.split('[@:]', stage)[0]}": stage} if stage else {}
+    more = {f"stage.{stage.split('@')[0]}" if "@" in stage else "stage": stage} if stage else {}
     if len(parts := cell_key.split("/")) == 3:
         more |= dict(zip(("dataset", "arm", "seed"), parts, strict=True))
     elsewhere = Path.cwd().resolve() != root()
@@ -192,8 +160,9 @@ def open(
         "tags": more | {key: str(value) for key, value in (tags or {}).items() if value is not None},
         # a `dvc exp run --temp` stands beside the checkout's own runs, it does not replace them
         "experiment": os.environ.get("DVC_EXP_NAME") if elsewhere else None,
+        "retold": at is not None,
     }
-    return SpoolTracker(header)
+    return SpoolTracker(header, at)
 
 
 def flat(values: Mapping[str, Any], joint: str, prefix: str = "") -> dict[str, Any]:
@@ -208,7 +177,7 @@ def flat(values: Mapping[str, Any], joint: str, prefix: str = "") -> dict[str, A
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested mappings of numbers (also tensors and arrays of one element) as one; what is no number is left out."""
+    """Nested mappings of numbers (also scalars of torch and numpy) as one; what is no number is left out."""
     result: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -217,110 +186,3 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
             with contextlib.suppress(TypeError, ValueError):
                 result[f"{prefix}{key}"] = float(value)
     return result
-
-
-# ------------------------------------------------------------------------------------------------------- the forwarder
-
-
-def start_forwarder(folder: Path) -> None:
-    """Start the checkout's forwarder, unless it runs: it inherits the lock that says so, hence there is never a second.
-
-    Detached, with streams of its own: it outlives the stage, and neither Ctrl-C nor DVC waits for it.
-    """
-    import subprocess
-
-    lock = os.open(folder / "forwarder.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        package = str(Path(__file__).parents[2])
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        with (folder / "forwarder.log").open("wb") as log:
-            _children.append(
-                subprocess.Popen(
-                    [sys.executable, "-P", "-m", "turncoat.tracking.forwarder", str(folder), destination(), str(lock)],
-                    cwd=root(),
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(lock,),
-                    start_new_session=True,
-                )
-            )
-    except BlockingIOError:
-        pass  # it runs
-    finally:
-        os.close(lock)
-
-
-_children: list[Any] = []  # kept, or Python warns of a child that was not waited for
-
-
-def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock of this file."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
-
-
-def spools(folder: Path) -> list[Path]:
-    """The spool files, oldest first."""
-    return sorted(folder.glob("*.jsonl"))
-
-
-def flush(timeout: float = 10.0) -> bool:
-    """Wait until all closed runs are in MLflow, at most `timeout` seconds, and not at all for a server that is down.
-
-    Returns:
-        whether all is sent. If not, one line on stderr says so.
-    """
-    if not enabled() or not folder().exists():
-        return True
-    start_forwarder(folder())
-    until = time.monotonic() + timeout
-    while waiting := [path for path in spools(folder()) if not is_locked(path)]:
-        if outage(folder()):
-            warn_of_outage(folder())
-            return False
-        if not is_locked(folder() / "forwarder.lock"):
-            waiting = [path for path in spools(folder()) if not is_locked(path)]
-            if waiting:
-                warn(f"{len(waiting)} runs not sent, see {folder() / 'forwarder.log'}; `make mlflow` tries again")
-            return not waiting
-        if time.monotonic() > until:
-            warn(f"{len(waiting)} runs are still being sent; this goes on in the background")
-            return False
-        time.sleep(0.05)
-    return True
-
-
-# --------------------------------------------------------------------------------------------------------- the warning
-
-
-def outage(folder: Path) -> str | None:
-    """What the forwarder said of a server it cannot reach, until it reaches it."""
-    for name in ("outage", "outage.told"):
-        try:
-            return (folder / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-    return None
-
-
-def warn_of_outage(folder: Path) -> None:
-    """Say so once an outage, whichever of the stages gets to the note first."""
-    reason = outage(folder)
-    try:
-        (folder / "outage").rename(folder / "outage.told")
-    except FileNotFoundError:
-        return
-    warn(f"not reached ({reason}); nothing is lost: the rows stay in {folder}, `make mlflow` sends them")
-
-
-def warn(message: str) -> None:
-    print(f"MLflow: {message}", file=sys.stderr, flush=True)

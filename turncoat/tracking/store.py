@@ -35,6 +35,7 @@ class Run:
 
     id: str
     name: str
+    status: str
     tags: dict[str, str]
     params: dict[str, str] = field(default_factory=dict)
     points: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)  # (name, step): (value, time)
@@ -45,6 +46,7 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         self._client = MlflowClient(uri)
+        self.made = 0  # runs
         self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "turncoat")
 
     def _find_experiment(self, name: str) -> str:
@@ -67,7 +69,9 @@ class Store:
         found = next((run for run in same if run.data.tags.get("fingerprint") == header["fingerprint"]), None)
         if found:
             run = self._read(found)
-            self._client.update_run(run.id, status="RUNNING")
+            if not header["retold"]:
+                self._client.update_run(run.id, status="RUNNING")
+                run.status = "RUNNING"
             self.tag(run, tags)
         else:
             run = self._create(cell, tags, header["time"])
@@ -84,12 +88,14 @@ class Store:
 
     def _create(self, name: str, tags: Mapping[str, str], time: int) -> Run:
         made = self._client.create_run(self._experiment, start_time=time, run_name=name)
-        run = Run(made.info.run_id, name, {})
+        run = Run(made.info.run_id, name, "RUNNING", {})
+        self.made += 1
         self.tag(run, tags)
         return run
 
     def _read(self, found: Any) -> Run:
-        run = Run(found.info.run_id, found.info.run_name, dict(found.data.tags), dict(found.data.params))
+        tags, params = dict(found.data.tags), dict(found.data.params)
+        run = Run(found.info.run_id, found.info.run_name, found.info.status, tags, params)
         for name in found.data.metrics:
             for metric in self._client.get_metric_history(run.id, name):
                 run.points[name, metric.step] = (metric.value, metric.timestamp)
@@ -101,7 +107,7 @@ class Store:
         self._client.delete_run(run.id)  # into MLflow's own trash
         tags = {name: value for name, value in run.tags.items() if name != "mlflow.runName"}
         made = self._create(run.name, tags, old.info.start_time)
-        run.id, run.tags, run.params, run.points = made.id, made.tags, {}, {}
+        run.id, run.status, run.tags, run.params, run.points = made.id, made.status, made.tags, {}, {}
         self._add_params(run, params)
         self._add_points(run, points)
 
@@ -116,10 +122,12 @@ class Store:
         run.tags |= new
 
     def params(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Set parameters. Where one differs, its whole group (its name up to the first dot) is set anew."""
+        """Set parameters. A group (the name up to the first dot) that differs from the run's is set anew."""
         new = {clean(name): str(value)[:VALUE] for name, value in params.items()}
-        if changed := {group(name) for name, value in new.items() if run.params.get(name, value) != value}:
-            kept = {name: value for name, value in run.params.items() if group(name) not in changed}
+        groups = {group(name) for name in new}
+        wrong = {group(name) for name, value in run.params.items() if group(name) in groups and new.get(name) != value}
+        if wrong:
+            kept = {name: value for name, value in run.params.items() if group(name) not in wrong}
             self._renew(run, kept | new, run.points)
         else:
             self._add_params(run, new)
@@ -130,23 +138,31 @@ class Store:
             self._client.log_batch(run.id, params=[Param(name, value) for name, value in part])
         run.params |= new
 
-    def points(self, run: Run, points: Iterable[Point]) -> None:
-        """Add points, each name and step once.
+    def curve(self, run: Run, points: Iterable[Point]) -> None:
+        """Add points of curves, each name and step once.
 
-        A value that contradicts the run's is a training begun again, or evaluated anew: from that step on the run's
-        curves are dropped; of final measures (step 0) the group (the name up to the first slash) is.
+        A value that contradicts the run's is of a training begun again: from that step on the run's curves go.
         """
         new = {(clean(name), step): (bounded(value), time) for name, step, value, time in points}
-        wrong = [at for at, (value, _) in new.items() if at in run.points and not same(run.points[at][0], value)]
+        wrong = [at[1] for at, (value, _) in new.items() if at in run.points and not same(run.points[at][0], value)]
         if wrong:
-            since = min((step for _, step in wrong if step), default=math.inf)
-            groups = {group(name) for name, step in wrong if not step}
-            kept = {
-                (name, step): point
-                for (name, step), point in run.points.items()
-                if (step < since if step else group(name) not in groups)
-            }
+            kept = {at: point for at, point in run.points.items() if at[1] < min(wrong)}
             self._renew(run, dict(run.params), kept | new)
+        else:
+            self._add_points(run, new)
+
+    def final(self, run: Run, measures: Mapping[str, float], time: int) -> None:
+        """Set final measures, at step 0. A group (the name up to the first slash) that differs is set anew."""
+        new = {(clean(name), 0): (bounded(value), time) for name, value in measures.items()}
+        groups = {group(name) for name, _ in new}
+        wrong = {
+            group(at[0])
+            for at, (value, _) in run.points.items()
+            if at[1] == 0 and group(at[0]) in groups and not (at in new and same(new[at][0], value))
+        }
+        if wrong:
+            kept = {at: point for at, point in run.points.items() if at[1] or group(at[0]) not in wrong}
+            self._renew(run, dict(run.params), new | kept)
         else:
             self._add_points(run, new)
 
@@ -165,8 +181,10 @@ class Store:
             self._client.log_artifact(run.id, str(path), folder)
 
     def close(self, run: Run, status: str, time: int) -> None:
-        """End the run."""
-        self._client.set_terminated(run.id, status, time)
+        """End the run; one that ended so before keeps its time."""
+        if run.status != status:
+            self._client.set_terminated(run.id, status, time)
+            run.status = status
 
 
 def is_refused(error: Exception) -> bool:

@@ -1,0 +1,30 @@
+"""A project folder where nothing is tracked yet; when the test is over, no forwarder is left in it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from turncoat.tracking import relay
+
+FOREIGN = (
+    "DVC_ROOT",
+    "DVC_STAGE",
+    "DVC_EXP_NAME",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_EXPERIMENT_NAME",
+    "TURNCOAT_TRACKING",
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder, made the current one."""
+    for name in FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for folder in (tmp_path / ".scratch" / "tracking").glob("*/"):
+        with relay.take_over(folder, 30):
+            pass

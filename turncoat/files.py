@@ -40,7 +40,9 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
-        raise TurncoatError(f"{path}: could not be written ({error.strerror}): {len(data)} bytes needed, {free} free") from error
+        raise TurncoatError(
+            f"{path}: could not be written ({error.strerror}): {len(data)} bytes needed, {free} free"
+        ) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -74,7 +74,7 @@ def read_yaml(path: Path | str) -> Any:
     """Read a YAML file as DVC does; `8/255` is a number. Any fault is a `TurncoatError` with file and line."""
     try:
         with open(path, encoding="utf-8") as file:
-            return yaml.load(file, _Loader)  # noqa: S506 - a subclass of SafeLoader
+            return yaml.load(file, _Loader)
     except OSError as error:
         raise TurncoatError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.MarkedYAMLError as error:
@@ -178,7 +178,9 @@ class AttackSettings(Strict):
     epsilon: float = Field(1.0, ge=0, description="radius / threat.epsilon; 0 trains without perturbation")
     step: float = Field(0.25, gt=0, description="step size / threat.epsilon (2/255 at 8/255)")
     start: Literal["uniform", "gaussian", "none"] = "uniform"
-    mode: Literal["eval", "train"] = Field("eval", description="batch norm inside the attack; its statistics never move")
+    mode: Literal["eval", "train"] = Field(
+        "eval", description="batch norm inside the attack; its statistics never move"
+    )
 
 
 class ArmSettings(Strict):
@@ -204,7 +206,7 @@ class SuiteSettings(Strict):
 
     images: int | None = Field(None, gt=0, description="the first so many test images; None: all")
     batch_size: int = Field(500, gt=0)
-    attacks: dict[Slug, dict[str, Any]] = Field(min_length=1)
+    attacks: dict[Slug, dict[str, Any]] = Field(min_length=1, description="name: {attack: function, its settings}")
     epsilons: list[float] = Field([], description="security curve: PGD-20 radii in units of threat.epsilon")
 
 
@@ -241,6 +243,7 @@ class Settings(Strict):
     compute: ComputeSettings = ComputeSettings()
     arms: dict[Slug, dict[str, Any]]
     datasets: dict[Slug, DatasetSettings]
+    perturbations: dict[Slug, dict[str, Any]]
     suites: dict[Slug, SuiteSettings]
 
     @model_validator(mode="after")

@@ -1,0 +1,62 @@
+"""What every stage's command line shares: cell arguments, one-line errors, folders of a cell."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from turncoat.errors import TurncoatError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage; a `TurncoatError` is printed as it is, and the exit status is 2."""
+    try:
+        main()
+    except TurncoatError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(document: str | None, *names: str) -> argparse.Namespace:
+    """Parse the cell arguments that a stage takes, out of `dataset`, `arm` and `seed`."""
+    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about = {
+        "dataset": "a name under `datasets` in params.yaml",
+        "arm": "a name under `arms` in params.yaml",
+        "seed": "a whole number from 0; all randomness of the cell hangs on it",
+    }
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, type=_seed if name == "seed" else str, help=about[name])
+    return parser.parse_args()
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def known(what: str, name: str, names: dict[str, object]) -> None:
+    """Refuse a command-line name that params.yaml does not define.
+
+    Raises:
+        TurncoatError: lists the names that there are.
+    """
+    if name not in names:
+        raise TurncoatError(f"--{what} {name}: not defined in params.yaml; there are {', '.join(names)}")
+
+
+def data_folder(dataset: str) -> Path:
+    return Path("data") / dataset
+
+
+def perturbed_folder(dataset: str, seed: int) -> Path:
+    return Path("data") / "perturbed" / dataset / str(seed)
+
+
+def model_folder(dataset: str, arm: str, seed: int) -> Path:
+    return Path("models") / dataset / arm / str(seed)
+
+
+def record_folder(dataset: str, arm: str, seed: int) -> Path:
+    return Path("reports") / "records" / dataset / arm / str(seed)

@@ -1,0 +1,72 @@
+"""Adversarial images against a baseline: what transfer attacks and figures are made of.
+
+Reads data/<dataset>/ and models/<dataset>/baseline/<seed>/; writes data/perturbed/<dataset>/<seed>/: <name>.npy for
+each entry of `perturbations` in params.yaml, examples.npz for the figures, and perturbed.json with what they achieve.
+"""
+
+from stages.common import data_folder, known, model_folder, parse, perturbed_folder, run
+
+SHOWN = 10  # images in examples.npz
+
+
+def main() -> None:
+    arguments = parse(__doc__, "dataset", "seed")
+    dataset, seed = arguments.dataset, arguments.seed
+
+    import torch
+
+    from turncoat import data, models
+    from turncoat.attacks import Threat
+    from turncoat.data.batches import resident
+    from turncoat.evaluation.evaluate import check_inside
+    from turncoat.evaluation.perturbed import save_perturbed
+    from turncoat.evaluation.suite import plan_attack
+    from turncoat.randomness import generator
+    from turncoat.settings import load
+    from turncoat.training import resolve
+
+    settings = load()
+    known("dataset", dataset, dict(settings.datasets))
+    compute = resolve(settings.compute)
+    suite = settings.suites[settings.study.suite]
+    stored = data.load(data_folder(dataset)).test
+    test = resident(stored.images[: suite.images], stored.labels[: suite.images], compute.device)
+    threat = Threat(settings.datasets[dataset].threat.norm, settings.datasets[dataset].threat.epsilon)
+    network = models.load(model_folder(dataset, "baseline", seed) / "best.safetensors", compute.device)
+
+    made, predicted = {}, {}
+    for name, raw in settings.perturbations.items():
+        attack = plan_attack(raw, f"perturbations.{name}")
+        parts = []
+        for number, start in enumerate(range(0, len(test), suite.batch_size)):
+            images = test.floats(start, start + suite.batch_size)
+            labels = test.labels[start : start + suite.batch_size]
+            source = generator(seed, "perturb", name, number, device=compute.device)
+            parts.append(attack(network, images, labels, threat, source))
+            check_inside(parts[-1], images, threat, name)
+        made[name] = torch.cat(parts)
+        with torch.no_grad():
+            predicted[name] = torch.cat([network(part).argmax(1) for part in parts])
+
+    shown = next(reversed(made))  # the last one listed is the one that the figures show
+    with torch.no_grad():
+        clean = network(test.floats(0, SHOWN)).argmax(1)
+    examples = {
+        "images": test.floats(0, SHOWN),
+        "labels": test.labels[:SHOWN],
+        "adversarial": made[shown][:SHOWN],
+        "prediction": clean,
+        "adversarial_prediction": predicted[shown][:SHOWN],
+    }
+    accuracy = {name: int((prediction == test.labels).sum()) for name, prediction in predicted.items()}
+    save_perturbed(
+        perturbed_folder(dataset, seed),
+        made,
+        {name: value.cpu().numpy() for name, value in examples.items()},
+        {"attacks": settings.perturbations, "n": len(test), "correct": accuracy, "shown": shown},
+    )
+    print(f"{dataset}/{seed}: baseline right on {accuracy} of {len(test)}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,79 @@
+"""Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
+
+from pathlib import Path
+from typing import Any
+
+from stages.common import data_folder, known, model_folder
+from turncoat import data, models, tracking
+from turncoat.attacks import Threat
+from turncoat.data.batches import resident
+from turncoat.evaluation.validation import validator
+from turncoat.methods import METHODS, Task, arm_settings, check_arms, schedule
+from turncoat.settings import ArmSettings, Settings, TrainingSettings
+from turncoat.training import fingerprint, initialised, resolve, train_cell
+
+
+def train(settings: Settings, dataset: str, arm: str, seed: int) -> None:
+    """Train `arm` ("baseline": standard training from scratch) and publish its files.
+
+    Raises:
+        TurncoatError: a name that is not defined, settings out of range, damaged inputs, a loss that is not finite.
+    """
+    known("dataset", dataset, dict(settings.datasets))
+    check_arms(settings)
+    of_dataset = settings.datasets[dataset]
+    plan: ArmSettings
+    steps: TrainingSettings
+    if arm == "baseline":
+        plan, steps = ArmSettings(method="standard", start="scratch"), of_dataset.training
+    else:
+        plan, steps = arm_settings(settings, arm), schedule(settings, dataset, arm)
+    compute = resolve(settings.compute)
+    images = data.load(data_folder(dataset))
+    threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
+    method = METHODS[plan.method](plan, Task(threat, len(images.classes)))
+
+    inputs: list[Path] = [data_folder(dataset) / "dataset.json"]
+    if plan.start == "baseline":
+        inputs.append(model_folder(dataset, "baseline", seed) / "best.safetensors")
+        network = models.load(inputs[-1])
+    else:
+        network = initialised(
+            seed,
+            lambda: models.Classifier(of_dataset.model, len(images.classes), images.shape, images.mean, images.std),
+        )
+    train_split = resident(images.train.images, images.train.labels, compute.device)
+    train_split = method.prepare(compute.place(network), train_split, seed)
+
+    cell = {"dataset": dataset, "arm": arm, "seed": seed}
+    resolved: dict[str, Any] = {
+        "arm": plan.model_dump() | {"training": steps.model_dump()},
+        "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model},
+        "compute": {"device": compute.device.type, "precision": compute.precision, "compile": compute.compile},
+    }
+    print(
+        f"{dataset}/{arm}/{seed}: {plan.method} on {compute.device}, {compute.precision}, {steps.epochs} epochs",
+        flush=True,
+    )
+    key = fingerprint({"cell": cell, **resolved}, inputs)
+    with tracking.open(f"{dataset}/{arm}/{seed}", key, settings=resolved) as tracker:
+        summary = train_cell(
+            method,
+            train_split,
+            steps,
+            compute,
+            cell=cell,
+            settings=resolved,
+            key=key,
+            folder=model_folder(dataset, arm, seed),
+            validate=validator(
+                resident(images.validation.images, images.validation.labels, compute.device), threat, seed
+            ),
+            log=tracker.log,
+        )
+        tracker.final(tracking.summary(summary))
+    best = summary["validation"]["best"]
+    print(
+        f"best epoch {summary['best_epoch']}: validation clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}",
+        flush=True,
+    )

@@ -1,0 +1,54 @@
+"""Which device, which precision: `auto` made explicit, and the same numbers for the same seed."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from turncoat.errors import TurncoatError
+from turncoat.settings import ComputeSettings
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Resolved compute settings. `precision` is that of training passes; evaluation is float32 always."""
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+    compile: bool
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which a training step runs."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The module on the device, in the memory format that is fastest there."""
+        module = module.to(self.device)
+        return module.to(memory_format=torch.channels_last) if self.channels_last else module
+
+
+def resolve(settings: ComputeSettings) -> Compute:
+    """Make `auto` explicit and set torch to give the same result for the same seed.
+
+    Raises:
+        TurncoatError: `cuda` is asked for and there is none; nothing falls back silently.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise TurncoatError("params.yaml: compute.device: cuda is not available here; set it to auto or cpu")
+    cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    # cuBLAS is deterministic only with a fixed workspace, which it reads from the environment at its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    auto_precision = "bfloat16" if cuda else "float32"
+    return Compute(
+        device=torch.device("cuda" if cuda else "cpu"),
+        precision=auto_precision if settings.precision == "auto" else settings.precision,
+        channels_last=cuda if settings.channels_last == "auto" else settings.channels_last,
+        compile=False if settings.compile == "auto" else settings.compile,
+    )

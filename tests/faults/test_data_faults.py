@@ -4,6 +4,7 @@ The stage runs as a user runs it, in a process of its own; archives are real one
 sending every request to a proxy that is not there.
 """
 
+import contextlib
 import io
 import os
 import pickle
@@ -99,16 +100,19 @@ def test_06_poisoned_archive_of_the_right_size_is_refused_unread(tmp_path: Path)
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("listed", [True, False])
-def test_06_archive_vouched_for_but_with_batches_that_are_not_the_published_ones(tmp_path: Path, listed: bool) -> None:
+@pytest.mark.parametrize(
+    ("listed", "refusal"),
+    [(True, "data_batch_1 in it is not the published file"), (False, r"torchvision refused .*corrupted")],
+)
+def test_06_archive_vouched_for_but_with_batches_that_are_not_the_published_ones(
+    tmp_path: Path, listed: bool, refusal: str
+) -> None:
     """A forged checksum of the archive opens no door: each batch is compared again, by us and by torchvision."""
     poison = pickle.dumps(Poison(tmp_path / "executed"))
     content = tar(dict.fromkeys(sources.CIFAR10.unpacked, poison))
     put(tmp_path / "cache", {"cifar-10-python.tar.gz": content})
     file = raw_file("cifar-10-python.tar.gz", content, unpacked=dict(sources.CIFAR10.unpacked) if listed else None)
-    with pytest.raises(
-        TurncoatError, match=r"data_batch_1 in it is not the published file|torchvision refused .*corrupted"
-    ):
+    with pytest.raises(TurncoatError, match=refusal):
         read("cifar10", (file,), tmp_path / "cache")
     assert not (tmp_path / "executed").exists()
     assert files_below(tmp_path) == ["cache/.lock", "cache/cifar-10-python.tar.gz"]
@@ -228,7 +232,8 @@ def test_19_download_killed_halfway_is_begun_again(tmp_path: Path) -> None:
             connection, _ = server.accept()
             connection.recv(1 << 16)
             connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + content[:2_000_000])
-            connection.recv(1)  # until the other side is dead
+            with contextlib.suppress(ConnectionError):
+                connection.recv(1)  # until the other side is dead
 
         threading.Thread(target=half, daemon=True).start()
         file = raw_file("f.gz", content, f"http://127.0.0.1:{server.getsockname()[1]}/f.gz")

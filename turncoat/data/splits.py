@@ -1,7 +1,9 @@
 """Stratified splits: every class has in each split the share it has in the whole, and one seed fixes who goes where.
 
-The test split is drawn first, then validation, then train, so that a study with fewer training images is tested on the
-same images as one with more.
+The whole set is put into one random order in which the classes come round evenly, and the splits are cut from it: test
+first, then validation, then train.  So a study with fewer training images is tested on the same images as one with
+more, and the first n images of a split are themselves a stratified sample.  NumPy's `RandomState` draws, because its
+streams are promised never to change.
 """
 
 import numpy as np
@@ -13,38 +15,21 @@ from turncoat.randomness import seed_of
 Indices = NDArray[np.int64]
 
 
-def draw(labels: NDArray[np.int64], pool: Indices, size: int | None, seed: int, field: str) -> tuple[Indices, Indices]:
-    """Draw a stratified sample without replacement.
+def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
+    """A random order of the indices of `labels` (n,) of which every stretch has the classes in their shares.
 
-    Args:
-        labels: (n,) of the whole set.
-        pool: indices to draw from.
-        size: how many; None takes the whole pool.
-        seed: any integer.
-        field: the setting that asked, for messages.
-
-    Returns:
-        The drawn indices in random order, and the rest.
-
-    Raises:
-        TurncoatError: more asked for than there are, or too few to hold every class.
+    The k-th of the n_c images of a class, drawn at random, stands at the fraction (k + u_c) / n_c of the way; the
+    offsets u_c are spread over (0, 1), so that the classes take turns.
     """
-    from sklearn.model_selection import train_test_split
-
-    classes, wanted = len(np.unique(labels)), len(pool) if size is None else size
-    state = seed_of("split", seed) % 2**32
-    if wanted > len(pool):
-        raise TurncoatError(f"{field}: {wanted:,} images asked for, but only {len(pool):,} are left to draw from")
-    if wanted < classes:
-        raise TurncoatError(f"{field}: {wanted} images cannot hold all {classes} classes")
-    if len(pool) - wanted < classes:  # nothing, or too little for scikit-learn to stratify, would be left over
-        order: Indices = np.random.RandomState(state).permutation(pool)
-        return order[:wanted], order[wanted:]
-    try:
-        drawn, rest = train_test_split(pool, train_size=wanted, stratify=labels[pool], random_state=state)
-    except ValueError as error:
-        raise TurncoatError(f"{field}: {wanted:,} of {len(pool):,} images cannot be stratified ({error})") from error
-    return drawn, rest
+    random = np.random.RandomState(seed_of("split", seed) % 2**32)
+    shuffled = random.permutation(len(labels))
+    classes, inverse, sizes = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
+    offsets = (random.permutation(len(classes)) + 0.5) / len(classes)
+    ranks = np.empty(len(labels), dtype=np.int64)
+    for number, size in enumerate(sizes):
+        ranks[inverse == number] = np.arange(size)
+    order: Indices = shuffled[np.argsort((ranks + offsets[inverse]) / sizes[inverse], kind="stable")]
+    return order
 
 
 def split(
@@ -69,16 +54,25 @@ def split(
     Raises:
         TurncoatError: the sizes do not fit the data.
     """
-    train_size, validation_size, test_size = sizes
-    pool: Indices = np.arange(len(labels))
-    if official_test is None:
-        if test_size is None:
-            raise TurncoatError(f"{fields[2]}: this data set has no official test set; say how many images to hold out")
-        test, pool = draw(labels, pool, test_size, seed, fields[2])
-    elif test_size is None:
-        test = np.arange(len(official_test))
+    order = stratified_order(labels, seed)
+    classes = len(np.unique(labels))
+    if official_test is not None:
+        test = np.arange(len(official_test)) if sizes[2] is None else stratified_order(official_test, seed)
+        test, _ = _cut(test, sizes[2], classes, fields[2])
+    elif sizes[2] is None:
+        raise TurncoatError(f"{fields[2]}: this data set has no official test set; say how many images to hold out")
     else:
-        test, _ = draw(official_test, np.arange(len(official_test)), test_size, seed, fields[2])
-    validation, pool = draw(labels, pool, validation_size, seed, fields[1])
-    train, _ = draw(labels, pool, train_size, seed, fields[0])
+        test, order = _cut(order, sizes[2], classes, fields[2])
+    validation, order = _cut(order, sizes[1], classes, fields[1])
+    train, _ = _cut(order, sizes[0], classes, fields[0])
     return train, validation, test
+
+
+def _cut(order: Indices, size: int | None, classes: int, field: str) -> tuple[Indices, Indices]:
+    """The first `size` indices (None: all), and the rest."""
+    wanted = len(order) if size is None else size
+    if wanted > len(order):
+        raise TurncoatError(f"{field}: {wanted:,} images asked for, but only {len(order):,} are left to draw from")
+    if wanted < classes:
+        raise TurncoatError(f"{field}: {wanted} images cannot hold all {classes} classes")
+    return order[:wanted], order[wanted:]

@@ -68,6 +68,25 @@ def input_gradient(
     return grads[0] if scale == 1.0 else grads[0] / scale, losses.detach(), logits.detach()
 
 
+def class_gradients(model: nn.Module, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Gradients of each class's logit for the images: (k, n, ...) float32, and the logits (n, k).
+
+    With `classes` (n, c) only those of the classes named for each image: (c, n, ...). One forward pass, one backward pass
+    for each gradient.
+    """
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        logits = model(images).float()
+        chosen = logits if classes is None else logits.gather(1, classes)
+        if not logits.requires_grad:
+            return torch.zeros_like(images).expand(chosen.shape[1], *images.shape), logits
+        sums = chosen.sum(0)
+        keep = [
+            torch.autograd.grad(one, images, retain_graph=True, allow_unused=True, materialize_grads=True)[0] for one in sums
+        ]
+    return torch.stack(keep), logits.detach()
+
+
 def fallen(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
     """(n,) bool: misclassified or, with `targets`, classified as these."""
     predicted = logits.argmax(1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from numpy import asarray
@@ -41,7 +42,7 @@ class Batch:
     generator: torch.Generator
 
 
-def resident(images: NDArray, labels: NDArray, device: torch.device | str) -> DeviceSplit:
+def resident(images: NDArray[Any], labels: NDArray[Any], device: torch.device | str) -> DeviceSplit:
     """Copy a stored split to the device."""
     return DeviceSplit(
         torch.tensor(asarray(images), device=device), torch.tensor(asarray(labels), device=device).long()

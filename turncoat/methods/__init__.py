@@ -1,5 +1,7 @@
 """The methods by name, and the arms of params.yaml checked against them."""
 
+from typing import Any
+
 from turncoat.errors import TurncoatError
 from turncoat.methods.base import Method, Task
 from turncoat.methods.mart import Mart
@@ -8,7 +10,7 @@ from turncoat.methods.standard import Standard
 from turncoat.methods.trades import Trades
 from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
 
-METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, type[Method[Any]]] = {
     "standard": Standard,
     "pgd": PGDTraining,
     "trades": Trades,

@@ -127,7 +127,7 @@ def mobilenet_v2(channels: int, size: int, classes: int) -> nn.Module:
         [6, 160, 3, 2],
         [6, 320, 1, 1],
     ]
-    network = MobileNetV2(num_classes=classes, inverted_residual_setting=setting, dropout=0.0)
+    network: nn.Module = MobileNetV2(num_classes=classes, inverted_residual_setting=setting, dropout=0.0)
     network.features[0][0] = nn.Conv2d(channels, 32, 3, early, 1, bias=False)
     return network
 

@@ -30,8 +30,8 @@ def fingerprint(settings: Mapping[str, Any], inputs: Iterable[Path | str]) -> st
     rooms = ("attacks", "data", "methods", "models", "training")
     for path in sorted(path for room in rooms for path in (root / room).glob("*.py")):
         digest.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())
-    for path in inputs:
-        digest.update(f"{sha256(path)}\n".encode())
+    for given in inputs:
+        digest.update(f"{sha256(given)}\n".encode())
     return digest.hexdigest()[:32]
 
 

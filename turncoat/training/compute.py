@@ -28,8 +28,9 @@ class Compute:
 
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, in the memory format that is fastest there."""
-        module = module.to(self.device)
-        return module.to(memory_format=torch.channels_last) if self.channels_last else module
+        if self.channels_last:
+            return module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return module.to(self.device)
 
 
 def resolve(settings: ComputeSettings) -> Compute:

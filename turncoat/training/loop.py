@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Trainable(Protocol):
     """What the loop needs of a method."""
 
     model: nn.Module  # what is trained, on the device
-    selection: str  # the history column whose maximum is `best`
+    selection: ClassVar[str]  # the history column whose maximum is `best`
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Scalar loss to minimise, and detached scalars to log."""

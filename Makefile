@@ -1,0 +1,40 @@
+# `make` lists the targets. Set-up is part of them: nothing needs to be there but Python >= 3.11 and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-slow check mlflow clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## make .venv with the pinned requirements
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@# DVC wants git, or to be told that there is none (an unpacked archive, or a folder inside another repository)
+	@test "$$(git rev-parse --show-toplevel 2>/dev/null)" = "$(CURDIR)" || printf '[core]\n    no_scm = true\n' > .dvc/config.local
+	@touch $@
+
+repro: setup ## run the study that params.yaml describes, then read reports/report.html
+	python -m stages.repro
+
+test: setup ## ruff, mypy, import-linter, and the fast tests
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m pytest -n 2 --dist loadfile
+
+test-slow: setup ## the slow tests: minutes
+	python -m pytest -m slow
+
+mlflow: setup ## rebuild the MLflow store from the files of the study
+	python -m stages.mlflow
+
+clean: ## remove what the stages made and what tools left (the DVC cache and .venv stay)
+	rm -rf data models reports/records .scratch .mypy_cache .ruff_cache .pytest_cache .hypothesis

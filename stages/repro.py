@@ -1,0 +1,97 @@
+"""Run the study that params.yaml describes: `dvc repro`, with independent cells side by side.
+
+Not a stage itself. One single-threaded process a core beats one process with a thread a core on small networks; each
+cell is a `dvc repro` of its own, so a last plain `dvc repro` finds only the report left to do, and dvc.lock is what
+running one after another would have made.
+
+  TURNCOAT_WORKERS   cells at a time (default: the number of cores); 1 runs them one after another
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from stages.common import parse, run
+from turncoat.errors import TurncoatError
+from turncoat.settings import load
+
+LOGS = Path(".scratch/logs")
+
+
+def main() -> None:
+    parse(__doc__)
+    study = load().study
+    workers = _workers()
+    pairs = [(dataset, seed) for dataset in study.datasets for seed in study.seeds]
+    cells = [(dataset, arm, seed) for seed in study.seeds for dataset in study.datasets for arm in study.arms]
+    for phase in (
+        [[f"download@{dataset}"] for dataset in study.datasets],
+        [[f"{stage}@{dataset}-{seed}" for stage in ("baseline", "perturb")] for dataset, seed in pairs],
+        [[f"{stage}@{dataset}-{arm}-{seed}" for stage in ("finetune", "evaluate")] for dataset, arm, seed in cells],
+    ):
+        side_by_side(phase, workers)
+    sys.exit(subprocess.run(["dvc", "repro"]).returncode)
+
+
+def _workers() -> int:
+    text = os.environ.get("TURNCOAT_WORKERS", str(len(os.sched_getaffinity(0))))
+    if not text.isdigit() or int(text) < 1:
+        raise TurncoatError(f"TURNCOAT_WORKERS: {text!r} is not a whole number from 1")
+    return int(text)
+
+
+def side_by_side(chains: Sequence[Sequence[str]], workers: int) -> None:
+    """Run chains of stages, each chain in order, `workers` chains at a time; chains that are up to date are left out.
+
+    Raises:
+        TurncoatError: stages failed; the others were run to their end, and the failed ones' logs are named.
+    """
+    changed = outdated()
+    todo = [chain for chain in chains if changed.intersection(chain)]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    failed = []
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = {pool.submit(_chain, chain): chain for chain in todo}
+        for number, job in enumerate(as_completed(jobs), 1):
+            name = jobs[job][-1]
+            code, seconds, said = job.result()
+            print(f"[{number}/{len(todo)}] {name}: {seconds:.0f} s  {said}", flush=True)
+            if code:
+                failed.append(name)
+    if failed:
+        logs = ", ".join(str(LOGS / f"{name}.log") for name in failed)
+        raise TurncoatError(f"{len(failed)} of {len(todo)} failed: {', '.join(failed)}; see {logs}")
+
+
+def outdated() -> set[str]:
+    """Names of the stages that `dvc repro` would run now (those behind them in the pipeline not included)."""
+    status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
+    if status.returncode:
+        raise TurncoatError(status.stderr.strip() or "dvc status failed")
+    return set(json.loads(status.stdout))
+
+
+def _chain(stages: Sequence[str]) -> tuple[int, float, str]:
+    """One `dvc repro` of the stages themselves; exit code, seconds, the last line that a stage printed."""
+    started = time.monotonic()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["dvc", "--wait-for-lock", "repro", "--single-item", *stages],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    (LOGS / f"{stages[-1]}.log").write_text(done.stdout)
+    # a stage's own lines; DVC says "Running stage", "Updating lock file" and the like around them
+    said = [line for line in done.stdout.splitlines() if ": " in line and not line.startswith((" ", ">", "ERROR"))]
+    return done.returncode, time.monotonic() - started, said[-1] if said else ""
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,56 @@
+"""Tables, figures, verdicts and the page, out of the records of the cells that params.yaml names.
+
+Reads params.yaml, claims/, reports/records/, the training histories in models/ and the examples in data/perturbed/.
+Writes reports/summary.json (percent, means over seeds), reports/tables/, reports/figures/, reports/curves/ and
+reports/report.html. A cell without a record, or with one from other settings, is "not run".
+"""
+
+import argparse
+
+from stages.common import run
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--partial", action="store_true", help="accept missing cells: exit with status 0 all the same")
+    return parser.parse_args()
+
+
+def main() -> None:
+    partial = arguments().partial
+
+    import shutil
+    from pathlib import Path
+
+    from turncoat.errors import TurncoatError
+    from turncoat.files import write_atomic, write_json
+    from turncoat.methods import arm_settings, schedule
+    from turncoat.reporting import figures, tables
+    from turncoat.reporting.measures import summary
+    from turncoat.settings import load
+
+    settings = load()
+
+    def resolve(dataset: str, arm: str) -> dict[str, Any]:
+        training = schedule(settings, dataset, arm).model_dump()
+        return arm_settings(settings, arm).model_dump() | {"training": training}
+
+    study = load_study(settings, resolve)
+    reports = Path("reports")
+    for name in ("tables", "figures", "curves"):  # nothing of an earlier study may stay behind
+        shutil.rmtree(reports / name, ignore_errors=True)
+
+    tables.write(study, reports / "tables")
+    write_atomic(reports / "curves" / "training.csv", tables.training_curves(study))
+    figures.draw(study, reports / "figures", {})
+    write_json(reports / "summary.json", summary(study))
+
+    print(f"{len(study.records)} of {len(study.records) + len(study.missing)} cells in the report", flush=True)
+    for cell, why in study.missing.items():
+        print(f"not run: {cell} ({why}); {cell.command}")
+    if study.missing and not partial:
+        raise TurncoatError("cells are missing: run `dvc repro`, or accept a partial report with --partial")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,213 @@
+"""A study's files without its hours: settings, records, histories and examples in the form that the stages write.
+
+Outcomes are drawn per image, so that a record's counts are the sums of its examples, as they are in a real one.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from turncoat.files import sha256, write_json
+from turncoat.reporting.study import Study, load
+from turncoat.settings import Settings, validate
+
+ATTACKS = ["fgsm", "pgd-20", "margin-20"]
+#      arm: (clean, accuracy under pgd-20), as fractions; fgsm lies above, margin-20 below
+ARMS = {
+    "standard": (0.97, 0.25),
+    "pgd": (0.965, 0.66),
+    "trades": (0.955, 0.68),
+    "mart": (0.95, 0.74),
+    "mart-no-kl": (0.96, 0.66),
+    "mart-no-boost": (0.955, 0.70),
+    "mart-no-weight": (0.95, 0.735),
+}
+ATTACK = {"attack": "pgd", "steps": 20}
+SEEDS = (0, 1, 2)
+SCHEDULE = {"epochs": 8, "lr": 0.1}
+
+
+def params(
+    arms: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("digits",)
+) -> dict[str, Any]:
+    """params.yaml as a dictionary."""
+    return {
+        "study": {"datasets": list(datasets), "arms": arms or list(ARMS), "seeds": list(seeds), "suite": "quick"},
+        "arms": {arm: {"method": arm.split("-")[0]} for arm in ARMS},
+        "datasets": {
+            name: {
+                "data": {"source": name, "train": 40, "validation": 40, "test": 400},
+                "threat": {"norm": "linf", "epsilon": 0.15},
+                "model": "small_cnn" if name == "digits" else "resnet18",
+                "training": SCHEDULE,
+                "finetuning": SCHEDULE,
+            }
+            for name in datasets
+        },
+        "perturbations": {"pgd-20": dict(ATTACK)},
+        "suites": {
+            "quick": {
+                "attacks": {name: {"attack": "pgd", "steps": 20} for name in ATTACKS},
+                "epsilons": [0.5, 1.0, 1.5],
+            }
+        },
+    }
+
+
+def settings(**changes: Any) -> Settings:
+    """The settings of `params`."""
+    return validate(Settings, params(**changes), "")
+
+
+def resolve(dataset: str, arm: str) -> dict[str, Any]:
+    """An arm with all its defaults, as records hold it."""
+    return {"method": arm.split("-")[0], "start": "baseline", "training": SCHEDULE}
+
+
+def study(root: Path, **changes: Any) -> Study:
+    """The study read from the files below `root`."""
+    return load(settings(**changes), resolve, root)
+
+
+def write(
+    root: Path, seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("digits",), n: int = 400
+) -> None:
+    """All files of a study that has run: records, examples, provenance, histories, perturbed examples."""
+    for dataset in datasets:
+        for seed in seeds:
+            for arm in ARMS:
+                write_cell(root, dataset, arm, seed, n)
+            write_perturbed(root, dataset, seed)
+
+
+def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **changes: Any) -> None:
+    """One cell's record, examples, provenance and history; `changes` replace top-level keys of the record."""
+    generator = np.random.default_rng([seed, n])  # the same images are hard for every arm, as in life
+    hardness = generator.uniform(size=n)
+    own = np.random.default_rng([seed, *arm.encode()]).normal(0, 0.06, n)
+    clean_rate, robust_rate = ARMS[arm]
+    clean = hardness + 0.3 * own < clean_rate
+    outcomes = {
+        name: clean & (hardness + own < robust_rate + lift)
+        for name, lift in zip(ATTACKS, (0.08, 0.0, -0.02), strict=True)
+    }
+    worst = np.logical_and.reduce([clean, *outcomes.values()])
+    label = np.arange(n) % 10
+
+    folder = root / "reports" / "records" / dataset / arm / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / "examples.npz",
+        index=np.arange(n),
+        label=label,
+        prediction=np.where(clean, label, (label + 1) % 10),
+        confidence=np.full(n, 0.9, np.float32),
+        clean=clean,
+        **outcomes,
+    )
+
+    def count(right: np.ndarray) -> dict[str, int]:
+        return {"correct": int(right.sum()), "n": n}
+
+    curve = [(e, clean & (hardness + own < clean_rate - (clean_rate - robust_rate) * e)) for e in (0.5, 1.0, 1.5)]
+    passes = 1 if arm == "standard" else 11
+    best = {
+        "clean": count(clean),
+        "attacks": {name: count(right) | {"forward": 20, "backward": 20} for name, right in outcomes.items()},
+        "worst": count(worst) | {"attacks": ATTACKS},
+        "curve": [{"epsilon": 0.15 * radius} | count(right) for radius, right in curve],
+        "calibration": {"ece": 0.03, "bins": 2, "confidence": [None, 0.9], "accuracy": [None, 0.9], "count": [0, n]},
+        "per_class": [
+            {
+                "class": str(c),
+                "n": int((label == c).sum()),
+                "clean": int(clean[label == c].sum()),
+                "worst": int(worst[label == c].sum()),
+            }
+            for c in range(10)
+        ],
+    }
+    record = {
+        "schema": 1,
+        "cell": {"dataset": dataset, "arm": arm, "seed": seed},
+        "method": arm.split("-")[0],
+        "fingerprint": hashlib.sha256(f"{dataset}{arm}{seed}".encode()).hexdigest(),
+        "settings": {
+            "arm": resolve(dataset, arm),
+            "dataset": {"threat": {"norm": "linf", "epsilon": 0.15}},
+            "suite": {"name": "quick", **settings().suites["quick"].model_dump()},
+        },
+        "threat": {"norm": "linf", "epsilon": 0.15},
+        "classes": [str(c) for c in range(10)],
+        "best": best,
+        "last": {"clean": count(clean), "attacks": {"pgd-20": count(outcomes["pgd-20"])}},
+        "validation": {
+            "best": {"clean": 0.96, "robust": 0.7},
+            "last": {"clean": 0.96, "robust": 0.69},
+            "best_epoch": 6,
+        },
+        "flags": [],
+        "cost": {
+            "training": {"forward": 8.0 * passes, "backward": 8.0 * passes},
+            "evaluation": {"forward": 62.0, "backward": 60.0},
+            "parameters": 12345,
+        },
+        "examples": {
+            "file": "examples.npz",
+            "sha256": hashlib.sha256((folder / "examples.npz").read_bytes()).hexdigest(),
+        },
+        "weights": {"best": "0" * 64, "last": "1" * 64},
+    }
+    write_json(folder / "record.json", record | changes)
+    provenance = {
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "dirty": False,
+        "versions": {"torch": "2.11.0"},
+        "hardware": {"cpu": "a processor"},
+        "device": "cpu",
+        "threads": 1,
+        "seconds": {"training": 12.5, "evaluation": 7.25},
+        "finished": "2026-11-21T01:00:00+00:00",
+        "record_sha256": sha256(folder / "record.json"),
+    }
+    write_json(folder / "provenance.json", provenance)
+
+    history: list[dict[str, Any]] = [
+        {"epoch": e, "lr": 0.1, "loss": 2.0 / e, "train_accuracy": clean_rate} for e in range(1, 9)
+    ]
+    for row in history[1::2]:
+        row |= {
+            "validation_clean": clean_rate - 0.2 / row["epoch"],
+            "validation_robust": robust_rate - 0.3 / row["epoch"],
+        }
+    write_json(root / "models" / dataset / arm / str(seed) / "history.json", history)
+
+
+def write_perturbed(root: Path, dataset: str, seed: int) -> None:
+    """`data/perturbed/<dataset>/<seed>/examples.npz` as the perturb stage leaves it."""
+    generator = np.random.default_rng(seed)
+    shape = (8, 1, 8, 8) if dataset == "digits" else (8, 3, 32, 32)
+    images = generator.uniform(size=shape).astype(np.float32)
+    adversarial = np.clip(images + 0.15 * np.sign(generator.normal(size=shape)), 0, 1).astype(np.float32)
+    folder = root / "data" / "perturbed" / dataset / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.arange(8) % 10
+    np.savez(
+        folder / "examples.npz",
+        images=images,
+        labels=labels,
+        adversarial=adversarial,
+        prediction=labels,
+        adversarial_prediction=(labels + np.arange(8) % 2) % 10,
+    )
+
+
+def edit(root: Path, cell: str, change: Any) -> None:
+    """Change one record by hand: `change` gets the parsed record and alters it in place."""
+    path = root / "reports" / "records" / cell / "record.json"
+    record = json.loads(path.read_text())
+    change(record)
+    write_json(path, record)

@@ -1,0 +1,265 @@
+"""Figures of accuracies, one function each: it takes the study, a data set, the arms and their looks, and returns the
+figure with an alternative text that says in words what it shows; None where the measures are not there.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from turncoat.reporting import images, style
+from turncoat.reporting.measures import Estimate, accuracy, curve, mean, training_passes
+from turncoat.reporting.study import Study
+from turncoat.reporting.style import COLUMN, Look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Picture: TypeAlias = "tuple[Figure, str] | None"
+Drawer = Callable[[Study, str, Sequence[str], Mapping[str, Look]], Picture]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A saved figure: its file name without extension, and the words that stand for it."""
+
+    name: str
+    dataset: str
+    title: str
+    alt: str
+
+
+def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Clean against worst-case accuracy, one marker an arm, intervals both ways."""
+    pairs = {arm: (accuracy(study, dataset, arm, "clean"), accuracy(study, dataset, arm, "worst")) for arm in arms}
+    shown = {arm: (clean, worst) for arm, (clean, worst) in pairs.items() if clean and worst}
+    if not shown:
+        return None
+    figure, axes = _figure(2.5, len(shown))
+    for arm, (clean, worst) in shown.items():
+        axes.errorbar(clean.mean, worst.mean, xerr=_error(clean), yerr=_error(worst), label=arm, **looks[arm].point)
+    axes.set(xlabel="clean accuracy (%)", ylabel="worst-case accuracy (%)")
+    _legend(figure, axes)
+    best = max(shown, key=lambda arm: shown[arm][1].mean)
+    return figure, (
+        f"Scatter of clean against worst-case accuracy of {len(shown)} arms on {dataset}. {best} is the most robust: "
+        f"{shown[best][1].text} % in the worst case, {shown[best][0].text} % clean."
+    )
+
+
+def security_curve(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Accuracy under PGD-20 over the radius epsilon; the radius of training is marked."""
+    curves = {arm: points for arm in arms if len(points := curve(study, dataset, arm)) > 1}
+    if not curves:
+        return None
+    figure, axes = _figure(2.4, len(curves))
+    for arm, points in curves.items():
+        radii = [epsilon for epsilon, _ in points]
+        axes.plot(radii, [value.mean for _, value in points], label=arm, **looks[arm].line)
+        low, high = ([getattr(value.interval, end) for _, value in points] for end in ("low", "high"))
+        axes.fill_between(radii, low, high, color=looks[arm].colour, alpha=0.1, linewidth=0)
+    epsilon = study.settings.datasets[dataset].threat.epsilon
+    axes.axvline(epsilon, color="#555555", linewidth=0.6, linestyle=(0, (2, 2)))
+    axes.annotate(
+        "ε of training", (epsilon, 1), (2, -1), xycoords=("data", "axes fraction"), textcoords="offset points", va="top"
+    )
+    axes.set(xlabel="radius ε", ylabel="accuracy under PGD-20 (%)", ylim=(0, 100), xlim=(0, None))
+    _legend(figure, axes)
+    last = {arm: points[-1] for arm, points in curves.items()}
+    best = max(last, key=lambda arm: last[arm][1].mean)
+    return figure, (
+        f"Accuracy under PGD-20 against its radius for {len(curves)} arms on {dataset}. At the largest radius, "
+        f"{last[best][0]:g}, {best} keeps the most: {last[best][1].text} %."
+    )
+
+
+def heat_map(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Accuracy of every arm under every attack, as a table of shades with the numbers in it."""
+    import numpy as np
+
+    metrics = ["clean", *study.attacks(dataset), "worst"]
+    found = [[accuracy(study, dataset, arm, metric) for metric in metrics] for arm in arms]
+    grid = np.array([[value.mean if value else np.nan for value in row] for row in found])
+    if not grid.size or np.isnan(grid).all():
+        return None
+    figure, axes = _figure(0.75 + 0.17 * len(arms))
+    axes.imshow(grid, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(grid):
+        known = not np.isnan(value)
+        axes.text(
+            column,
+            row,
+            f"{value:.1f}" if known else "–",
+            ha="center",
+            va="center",
+            color="white" if known and value < 55 else "black",
+            fontsize=6.2 if len(metrics) < 9 else 5.2,
+        )
+    axes.set_xticks(range(len(metrics)), metrics, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(arms)), list(arms))
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, (
+        f"Heat map of accuracy in percent on {dataset}: {len(arms)} arms against {', '.join(metrics)}. "
+        "The main table holds the same numbers."
+    )
+
+
+def cost(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """What robustness costs: worst-case accuracy against training passes per image."""
+    pairs = {
+        arm: (mean([training_passes(record) for _, record in study.of(dataset, arm)]), worst)
+        for arm in arms
+        if (worst := accuracy(study, dataset, arm, "worst"))
+    }
+    if not pairs or any(passes <= 0 for passes, _ in pairs.values()):
+        return None
+    figure, axes = _figure(2.3, len(pairs))
+    for arm, (passes, worst) in pairs.items():
+        axes.errorbar(passes, worst.mean, yerr=_error(worst), label=arm, **looks[arm].point)
+    axes.set(xlabel="training cost (forward-equivalent passes per image)", ylabel="worst-case accuracy (%)")
+    _log_axis(axes, [passes for passes, _ in pairs.values()])
+    _legend(figure, axes)
+    dearest = max(pairs, key=lambda arm: pairs[arm][0])
+    return figure, (
+        f"Worst-case accuracy against training cost of {len(pairs)} arms on {dataset}. {dearest} costs the most, "
+        f"{pairs[dearest][0]:.0f} forward-equivalent passes per training image."
+    )
+
+
+def per_class(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Worst-case accuracy class by class, mean over seeds."""
+    rows: dict[str, dict[str, float]] = {}
+    for arm in arms:
+        tables = [record.best.per_class for _, record in study.of(dataset, arm)]
+        if all(tables) and all(row.worst is not None and row.n for table in tables for row in table):
+            classes = zip(*tables, strict=True)
+            rows[arm] = {seeds[0].name: 100 * mean([(row.worst or 0) / row.n for row in seeds]) for seeds in classes}
+    if not rows:
+        return None
+    names = list(next(iter(rows.values())))
+    figure, axes = _figure(2.3, len(rows))
+    for place, (arm, row) in enumerate(rows.items()):
+        shift = 0.6 * (place / max(1, len(rows) - 1) - 0.5)  # side by side, not on top of one another
+        axes.plot([x + shift for x in range(len(names))], list(row.values()), label=arm, **looks[arm].point)
+    long = max(map(len, names)) > 2
+    axes.set_xticks(range(len(names)), names, rotation=40 if long else 0, ha="right" if long else "center")
+    axes.set(xlabel="class", ylabel="worst-case accuracy (%)", ylim=(0, 100))
+    _legend(figure, axes)
+    spread = {arm: max(row.values()) - min(row.values()) for arm, row in rows.items()}
+    widest = max(spread, key=lambda arm: spread[arm])
+    return figure, (
+        f"Worst-case accuracy of each class for {len(rows)} arms on {dataset}. {widest} is the least even: "
+        f"{spread[widest]:.0f} points between its best and its worst class."
+    )
+
+
+def training(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Validation accuracy over the epochs, clean and robust, mean over seeds."""
+    from matplotlib import pyplot as plt
+
+    columns = {"validation_clean": "clean", "validation_robust": "robust (PGD)"}
+    panels = {c: {arm: line for arm in arms if (line := epochs(study, dataset, arm, c))} for c in columns}
+    if not panels["validation_clean"]:
+        return None
+    figure, both = plt.subplots(1, 2, figsize=(COLUMN, 2.0 + _legend_height(len(arms))), sharex=True)
+    for axes, (column, lines) in zip(both, panels.items(), strict=True):
+        for arm, line in lines.items():
+            marks = {"markevery": max(1, len(line) // 5)}
+            axes.plot([epoch for epoch, _ in line], [value for _, value in line], label=arm, **looks[arm].line | marks)
+        axes.set(xlabel="epoch", title=columns[column])
+    both[0].set_ylabel("validation accuracy (%)")
+    _legend(figure, both[0])
+    return figure, (
+        f"Validation accuracy over the epochs of {len(panels['validation_clean'])} arms on {dataset}, "
+        "clean on the left and under attack on the right."
+    )
+
+
+def epochs(study: Study, dataset: str, arm: str, column: str) -> list[tuple[int, float]]:
+    """(epoch, percent) of a validation column, the mean over seeds, for epochs at which every seed was looked at."""
+    histories = [study.history(cell) for cell, _ in study.of(dataset, arm)]
+    runs = [{row["epoch"]: row[column] for row in history if column in row} for history in histories]
+    common = [epoch for epoch in runs[0] if all(epoch in run for run in runs)] if runs else []
+    return [(epoch, 100 * mean([run[epoch] for run in runs])) for epoch in common]
+
+
+def perturbations(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Images, what an attack adds to them, and the sum."""
+    return images.perturbations(study, dataset)
+
+
+FIGURES: dict[str, tuple[str, Drawer]] = {
+    "tradeoff": ("Accuracy against robustness", tradeoff),
+    "security-curve": ("Security curve", security_curve),
+    "heat-map": ("Every attack against every arm", heat_map),
+    "cost": ("Cost against benefit", cost),
+    "per-class": ("Class by class", per_class),
+    "training": ("Training curves", training),
+    "perturbations": ("Images and their perturbations", perturbations),
+}
+PAPER_FIGURES = ("tradeoff", "security-curve", "training")  # drawn again with the arms of one paper alone
+
+
+def draw(study: Study, folder: Path, papers: Mapping[str, Sequence[str]]) -> list[Drawn]:
+    """Draw and save every figure of every data set, then those of each paper (name -> arms) with its arms alone."""
+    from matplotlib import pyplot as plt
+
+    looks = style.looks(list(study.settings.arms))
+    wanted = [("", name, dataset, study.arms(dataset)) for dataset in study.datasets for name in FIGURES]
+    wanted += [
+        (f"{paper}-", name, dataset, shown)
+        for paper, arms in papers.items()
+        for dataset in study.datasets
+        if len(shown := study.arms(dataset, arms)) > 1
+        for name in PAPER_FIGURES
+    ]
+    drawn: list[Drawn] = []
+    with style.paper():
+        for prefix, name, dataset, arms in wanted:
+            title, drawer = FIGURES[name]
+            if picture := drawer(study, dataset, arms, looks):
+                figure, alt = picture
+                drawn.append(Drawn(f"{prefix}{name}-{dataset}", dataset, title, alt))
+                style.save(figure, folder, drawn[-1].name)
+                plt.close(figure)
+    return drawn
+
+
+def _figure(height: float, arms: int = 0) -> "tuple[Figure, Axes]":
+    """A figure one column wide, with room below the axes for a legend of so many arms."""
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(COLUMN, height + _legend_height(arms)))
+
+
+def _legend_height(arms: int) -> float:
+    return 0.125 * -(-arms // 3)
+
+
+def _legend(figure: "Figure", axes: "Axes") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
+
+
+def _error(value: Estimate) -> list[list[float]]:
+    """What matplotlib wants of an error bar: distances down and up, cut off at 0 and 100 %."""
+    return [[value.mean - max(value.interval.low, 0)], [min(value.interval.high, 100) - value.mean]]
+
+
+def _log_axis(axes: "Axes", values: Iterable[float]) -> None:
+    """A logarithmic x axis with ticks at the values' own powers of two, when they span a factor of eight."""
+    import math
+
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    known = list(values)
+    low, high = math.floor(math.log2(min(known))), math.ceil(math.log2(max(known)))
+    if high - low > 3:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1)]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())

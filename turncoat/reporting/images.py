@@ -1,0 +1,68 @@
+"""The grid of images: each as it is, its perturbation magnified, and what the network makes of the sum."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from turncoat.errors import TurncoatError
+from turncoat.reporting.study import Study
+from turncoat.reporting.style import COLUMN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 6
+ARRAYS = ("images", "labels", "adversarial", "prediction", "adversarial_prediction")
+
+
+def perturbations(study: Study, dataset: str) -> "tuple[Figure, str] | None":
+    """Rows: image, perturbation, adversarial image, from the first data/perturbed/<dataset>/<seed>/examples.npz there is.
+
+    The file holds `images` and `adversarial` (k, C, H, W) in [0, 1]; `labels`, `prediction` and
+    `adversarial_prediction` (k,).
+
+    Raises:
+        TurncoatError: an array is absent.
+    """
+    from matplotlib import pyplot as plt
+
+    folders = [study.root / "data" / "perturbed" / dataset / str(seed) for seed in study.settings.study.seeds]
+    path = next((path for folder in folders if (path := folder / "examples.npz").exists()), None)
+    if path is None:
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        if absent := [name for name in ARRAYS if name not in file]:
+            remedy = f"run `dvc repro -f -s perturb@{dataset}-{path.parent.name}`"
+            raise TurncoatError(f"{path}: lacks {', '.join(absent)}; {remedy}")
+        clean, labels, adversarial, before, after = (file[name][:COLUMNS] for name in ARRAYS)
+    classes = study.of(dataset, study.arms(dataset)[0])[0][1].classes
+    difference = adversarial - clean
+    largest = float(np.abs(difference).max()) or 1.0
+    magnified = 0.5 + difference / (2 * largest)  # the largest change is drawn black or white
+    factor = f"{0.5 / largest:.2g}"
+
+    figure, grid = plt.subplots(3, len(clean), figsize=(COLUMN, 2.2), squeeze=False)
+    rows = ((clean, "image", before), (magnified, f"difference\n×{factor}", None), (adversarial, "attacked", after))
+    for axes, (pictures, name, predictions) in zip(grid, rows, strict=True):
+        axes[0].set_ylabel(name)
+        for column, (cell, picture) in enumerate(zip(axes, pictures, strict=True)):
+            cell.imshow(_hwc(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            cell.set(xticks=[], yticks=[])
+            cell.grid(False)
+            cell.spines[:].set_visible(False)
+            if predictions is not None:
+                right = predictions[column] == labels[column]
+                text = f"{classes[int(predictions[column])]} {'✓' if right else '✗'}"
+                cell.set_xlabel(text, fontsize=6, labelpad=2, color="#005a3c" if right else "#a33f00")
+    fooled = int((after != labels).sum())
+    return figure, (
+        f"{len(clean)} images of {dataset}, the perturbation of each magnified {factor} times, and their sum. "
+        f"The standard network mistakes {fooled} of the {len(clean)} attacked images."
+    )
+
+
+def _hwc(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(C, H, W) in [0, 1] as matplotlib wants it: (H, W) for grey, (H, W, 3) for colour."""
+    clipped = np.clip(picture, 0, 1)
+    return clipped[0] if len(clipped) == 1 else clipped.transpose(1, 2, 0)

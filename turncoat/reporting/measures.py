@@ -1,0 +1,89 @@
+"""One number with its interval: an arm's accuracy on a data set, over its seeds, in percent."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from turncoat.reporting.record import Count, Record
+from turncoat.reporting.statistics import Interval, t_interval, wilson
+from turncoat.reporting.study import Study
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean accuracy over seeds with its 95 % interval, in percent; `n` is images per seed.
+
+    The interval is Student's over the seeds; with a single seed it is Wilson's over the images.
+    """
+
+    mean: float
+    interval: Interval
+    n: int
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def text(self) -> str:
+        """`63.1 ± 0.8`: the mean and half the interval."""
+        return f"{self.mean:.1f} ± {self.interval.half:.1f}"
+
+
+def estimate(counts: Iterable[tuple[int, Count | None]]) -> Estimate | None:
+    """The estimate out of (seed, count) pairs; None when a seed lacks the measure, so that means are over all seeds."""
+    pairs = list(counts)
+    if not pairs or any(count is None for _, count in pairs):
+        return None
+    found = [(seed, count) for seed, count in pairs if count is not None]
+    values = [100 * count.accuracy for _, count in found]
+    first = found[0][1]
+    interval = t_interval(values) or Interval(*(100 * bound for bound in wilson(first.correct, first.n)))
+    return Estimate(
+        mean=sum(values) / len(values),
+        interval=interval,
+        n=min(count.n for _, count in found),
+        seeds=tuple(seed for seed, _ in found),
+        values=tuple(values),
+    )
+
+
+def accuracy(study: Study, dataset: str, arm: str, metric: str, checkpoint: str = "best") -> Estimate | None:
+    """The arm's accuracy (`clean`, `worst`, an attack, a paper's own measure) over the seeds that have a record."""
+    records = study.of(dataset, arm)
+    return estimate((cell.seed, getattr(record, checkpoint).count(metric)) for cell, record in records)
+
+
+def curve(study: Study, dataset: str, arm: str) -> list[tuple[float, Estimate]]:
+    """The security curve: (absolute epsilon, accuracy) by rising epsilon, the clean accuracy at 0."""
+    records = [(cell.seed, record) for cell, record in study.of(dataset, arm)]
+    points: dict[float, list[tuple[int, Count | None]]] = {0.0: [(seed, record.best.clean) for seed, record in records]}
+    for seed, record in records:
+        for point in record.best.curve:
+            points.setdefault(point.epsilon, []).append((seed, point))
+    found = ((epsilon, estimate(pairs)) for epsilon, pairs in sorted(points.items()) if len(pairs) == len(records))
+    return [(epsilon, value) for epsilon, value in found if value is not None]
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; the values are there by contract."""
+    return sum(values) / len(values)
+
+
+def training_passes(record: Record) -> float:
+    """Training cost per image, in forward-equivalents: a backward pass counts as two forward passes."""
+    return record.cost.training.forward + 2 * record.cost.training.backward
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """The compact metrics of `reports/summary.json`: {dataset: {arm: {clean, <attack>, worst, n, seeds}}}, percent."""
+    table: dict[str, Any] = {}
+    for dataset in study.datasets:
+        for arm in study.arms(dataset):
+            row: dict[str, Any] = {}
+            for metric in ["clean", *study.attacks(dataset), "worst"]:
+                value = accuracy(study, dataset, arm, metric)
+                if value is not None:
+                    row[metric] = round(value.mean, 2)
+                    row["n"], row["seeds"] = value.n, len(value.seeds)
+            n, seeds = row.pop("n"), row.pop("seeds")
+            table.setdefault(dataset, {})[arm] = row | {"n": n, "seeds": seeds}
+    return table

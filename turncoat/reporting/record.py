@@ -1,0 +1,159 @@
+"""record.json, version 1, as typed data: what the evaluation of one cell left behind."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One combination of data set, arm and seed: one DVC stage a step, one record."""
+
+    dataset: str
+    arm: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.arm}/{self.seed}"
+
+    @property
+    def key(self) -> str:
+        """The cell's name in DVC's matrix stages."""
+        return f"{self.dataset}-{self.arm}-{self.seed}"
+
+    @property
+    def command(self) -> str:
+        """The shell command that makes this cell's record anew, from its training on."""
+        return f"dvc repro -f -s finetune@{self.key} evaluate@{self.key}"
+
+
+class _Read(BaseModel):
+    """A part of a record: typed, finite; keys that are not needed here are passed over."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Count(_Read):
+    """`correct` of `n` images; for an attack, its cost in passes per image too."""
+
+    correct: NonNegativeInt
+    n: PositiveInt
+    forward: float | None = None
+    backward: float | None = None
+
+    @model_validator(mode="after")
+    def _no_more_than_all(self) -> "Count":
+        if self.correct > self.n:
+            raise ValueError(f"correct ({self.correct}) exceeds n ({self.n})")
+        return self
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction in [0, 1]."""
+        return self.correct / self.n
+
+
+class Worst(Count):
+    """Accuracy under the worst case over `attacks`, image by image."""
+
+    attacks: list[str]
+
+
+class CurvePoint(Count):
+    """One radius of the security curve."""
+
+    epsilon: float
+
+
+class Calibration(_Read):
+    """Expected calibration error (a fraction) and the reliability diagram behind it."""
+
+    ece: float
+    bins: int
+    confidence: list[float | None]
+    accuracy: list[float | None]
+    count: list[int]
+
+
+class ClassCount(_Read):
+    """Of the `n` images of one class, how many are right clean and under the worst case."""
+
+    name: str = Field(alias="class")
+    n: NonNegativeInt
+    clean: NonNegativeInt
+    worst: NonNegativeInt | None = None
+
+
+class Checkpoint(_Read):
+    """What was measured on one of the two checkpoints; `measures` holds a paper's own accuracies by name."""
+
+    clean: Count
+    attacks: dict[str, Count]
+    worst: Worst | None = None
+    curve: list[CurvePoint] = []
+    calibration: Calibration | None = None
+    per_class: list[ClassCount] = []
+    measures: dict[str, Count] = {}
+
+    def count(self, metric: str) -> Count | None:
+        """`clean`, `worst`, an attack's name or the name of a paper's own measure; None where it was not measured."""
+        if metric == "clean":
+            return self.clean
+        if metric == "worst":
+            return self.worst
+        return self.attacks.get(metric) or self.measures.get(metric)
+
+
+class Flag(_Read):
+    """A warning that travels with the numbers; `blocks` forbids any verdict that rests on them."""
+
+    name: str
+    attack: str | None = None
+    detail: str
+    blocks: bool
+
+
+class Passes(_Read):
+    """Forward and backward passes per image."""
+
+    forward: float
+    backward: float
+
+
+class Cost(_Read):
+    """What a cell cost, in units that no machine changes."""
+
+    training: Passes
+    evaluation: Passes
+    parameters: int
+
+
+class _Identity(_Read):
+    dataset: str
+    arm: str
+    seed: int
+
+
+class _Threat(_Read):
+    norm: str
+    epsilon: float
+
+
+class Record(_Read):
+    """record.json, version 1."""
+
+    version: Literal[1] = Field(alias="schema")
+    cell: _Identity
+    method: str
+    fingerprint: str
+    settings: dict[str, Any]
+    threat: _Threat
+    classes: list[str]
+    best: Checkpoint
+    last: Checkpoint
+    validation: dict[str, Any]
+    flags: list[Flag]
+    cost: Cost
+    examples: dict[str, str]
+    weights: dict[str, str]

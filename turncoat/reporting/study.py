@@ -1,0 +1,161 @@
+"""The study as its files tell it: the cells that params.yaml names, and the record of each, or why there is none."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from turncoat.errors import TurncoatError
+from turncoat.files import read_json, sha256
+from turncoat.reporting.record import Cell, Record
+from turncoat.reporting.statistics import Outcomes
+from turncoat.settings import Settings
+
+Resolve = Callable[[str, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report is made of. `records` and `missing` together hold every cell that params.yaml names."""
+
+    root: Path
+    settings: Settings
+    records: Mapping[Cell, Record]
+    missing: Mapping[Cell, str]
+
+    def of(self, dataset: str, arm: str) -> list[tuple[Cell, Record]]:
+        """The cells of one arm on one data set that have a record, by seed."""
+        cells = (Cell(dataset, arm, seed) for seed in self.settings.study.seeds)
+        return [(cell, self.records[cell]) for cell in cells if cell in self.records]
+
+    def arms(self, dataset: str, among: Sequence[str] | None = None) -> list[str]:
+        """Arms with at least one record on the data set, in the order of `study.arms`."""
+        arms = self.settings.study.arms
+        return [arm for arm in arms if (among is None or arm in among) and self.of(dataset, arm)]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Data sets with at least one record, in the order of `study.datasets`."""
+        return [dataset for dataset in self.settings.study.datasets if self.arms(dataset)]
+
+    def attacks(self, dataset: str) -> list[str]:
+        """Names of the attacks met on the data set, in the suite's order, then any others."""
+        suite = list(self.settings.suites[self.settings.study.suite].attacks)
+        met = {
+            name: None
+            for arm in self.arms(dataset)
+            for _, record in self.of(dataset, arm)
+            for name in record.best.attacks
+        }
+        return [name for name in suite if name in met] + [name for name in met if name not in suite]
+
+    def path(self, cell: Cell, file: str = "record.json") -> Path:
+        """A file beside the cell's record."""
+        return self.root / "reports" / "records" / cell.dataset / cell.arm / str(cell.seed) / file
+
+    def history(self, cell: Cell) -> list[dict[str, Any]]:
+        """One row an epoch; empty where training left none."""
+        path = self.root / "models" / cell.dataset / cell.arm / str(cell.seed) / "history.json"
+        return list(read_json(path)) if path.exists() else []
+
+    def provenance(self, cell: Cell) -> dict[str, Any]:
+        """Commit, versions, hardware, seconds; empty where evaluation left none. Never a source of results."""
+        path = self.path(cell, "provenance.json")
+        return dict(read_json(path)) if path.exists() else {}
+
+    def outcomes(self, cells: Sequence[Cell], metric: str) -> tuple[Outcomes, list[int]] | None:
+        """Right or wrong per image, (cells, images), and the images' indices; None where some cell kept none.
+
+        Raises:
+            TurncoatError: a file that is not the one its record names, or cells that met different images.
+        """
+        rows, index = [], None
+        for cell in cells:
+            path = self.path(cell, "examples.npz")
+            if not path.exists():
+                return None
+            if sha256(path) != self.records[cell].examples["sha256"]:
+                raise TurncoatError(f"{path}: not the file its record names; run `{cell.command}`")
+            with np.load(path, allow_pickle=False) as arrays:
+                if metric == "worst":
+                    worst = self.records[cell].best.worst
+                    names = ["clean", *worst.attacks] if worst else []
+                else:
+                    names = [metric]
+                if not names or any(name not in arrays for name in names):
+                    return None
+                rows.append(np.logical_and.reduce([arrays[name].astype(bool) for name in names]))
+                if index is None:
+                    index = arrays["index"].tolist()
+                elif index != arrays["index"].tolist():
+                    raise TurncoatError(f"{path}: other test images than {cells[0]}; run `{cell.command}`")
+        return (np.stack(rows), index or []) if rows else None
+
+
+def expected(settings: Settings) -> list[Cell]:
+    """Every cell that params.yaml names, data set by data set. Nothing on disk adds to this list."""
+    study = settings.study
+    return [Cell(d, a, s) for d in study.datasets for a in study.arms for s in study.seeds]
+
+
+def load(settings: Settings, resolve: Resolve, root: Path | str = ".") -> Study:
+    """Read the record of every expected cell; a cell without one, or with one from other settings, goes to `missing`.
+
+    Args:
+        resolve: (dataset, arm) -> the arm's settings with every default filled in, as a record holds them.
+
+    Raises:
+        TurncoatError: a record that cannot be read: broken JSON, a missing field, a count above its n.
+    """
+    records: dict[Cell, Record] = {}
+    missing: dict[Cell, str] = {}
+    study = Study(Path(root), settings, records, missing)
+    for cell in expected(settings):
+        path = study.path(cell)
+        if not path.exists():
+            missing[cell] = "no record"
+            continue
+        try:
+            record = Record.model_validate(read_json(path))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise TurncoatError(f"{path}: {where}: {fault['msg']}; run `{cell.command}`") from error
+        if Cell(record.cell.dataset, record.cell.arm, record.cell.seed) != cell:
+            missing[cell] = f"its record is of {record.cell.dataset}/{record.cell.arm}/{record.cell.seed}"
+        elif departure := _departure(record, cell, settings, resolve):
+            missing[cell] = f"its record is from other settings: {departure} has changed"
+        else:
+            records[cell] = record
+    return study
+
+
+def _departure(record: Record, cell: Cell, settings: Settings, resolve: Resolve) -> str | None:
+    """The first setting of params.yaml that the record was not made with, as a dotted path, or None."""
+    name = settings.study.suite
+    recorded = record.settings
+    dataset = settings.datasets[cell.dataset].model_dump()
+    return (
+        _difference(resolve(cell.dataset, cell.arm), recorded.get("arm", {}), f"arms.{cell.arm}")
+        or _difference(  # a record names what it hangs on: threat, network; its schedules are in the arm
+            {key: dataset[key] for key in recorded.get("dataset", {}) if key in dataset},
+            recorded.get("dataset", {}),
+            f"datasets.{cell.dataset}",
+        )
+        or _difference(settings.suites[name].model_dump(), recorded.get("suite", {}), f"suites.{name}")
+    )
+
+
+def _difference(given: Any, recorded: Any, where: str) -> str | None:
+    """Every setting that is given must be recorded with the same value; what was recorded on top are defaults."""
+    if isinstance(given, Mapping):
+        if not isinstance(recorded, Mapping):
+            return where
+        return next((d for key in given if (d := _difference(given[key], recorded.get(key), f"{where}.{key}"))), None)
+    if isinstance(given, float) and isinstance(recorded, int | float):
+        return None if math.isclose(given, recorded, rel_tol=1e-12) else where
+    return None if given == recorded else where

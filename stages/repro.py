@@ -89,8 +89,11 @@ def _chain(stages: Sequence[str]) -> tuple[int, float, str]:
     )
     (LOGS / f"{stages[-1]}.log").write_text(done.stdout)
     # a stage's own lines; DVC says "Running stage", "Updating lock file" and the like around them
-    said = [line for line in done.stdout.splitlines() if ": " in line and not line.startswith((" ", ">", "ERROR"))]
-    return done.returncode, time.monotonic() - started, said[-1] if said else ""
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode:
+        return done.returncode, time.monotonic() - started, "\n    ".join(["FAILED", *lines[-3:]])
+    said = [line for line in lines if ": " in line and not line.startswith((" ", ">"))]
+    return 0, time.monotonic() - started, said[-1] if said else ""
 
 
 if __name__ == "__main__":

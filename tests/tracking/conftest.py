@@ -28,3 +28,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for folder in (tmp_path / ".scratch" / "tracking").glob("*/"):
         with relay.take_over(folder, 30):
             pass
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A fresh SQLite store, made once: MLflow takes seconds for one."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("store")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    return (folder / "mlflow.db").read_bytes()

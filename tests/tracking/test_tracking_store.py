@@ -10,19 +10,6 @@ from turncoat import tracking
 from turncoat.tracking import paths, relay
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A fresh SQLite store, made once: MLflow takes seconds for one."""
-    import sqlalchemy
-    from mlflow import MlflowClient
-
-    folder = tmp_path_factory.mktemp("store")
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-    engine = sqlalchemy.create_engine(f"sqlite:///{folder}/mlflow.db")
-    engine.dispose()
-    return (folder / "mlflow.db").read_bytes()
-
-
 @pytest.fixture
 def store(project: Path, empty_store: bytes) -> Path:
     (project / "mlflow.db").write_bytes(empty_store)

@@ -13,7 +13,8 @@ import traceback
 from pathlib import Path
 
 from turncoat.tracking.paths import destination, folder, is_locked, spools, without_password
-from turncoat.tracking.store import Point, Run, Store, is_refused
+from turncoat.tracking.relay import asked_to_leave
+from turncoat.tracking.store import Point, Run, Store, database, is_refused
 
 IDLE = 20.0  # seconds without a row or a living writer before it leaves: about the pause between two stages, and more
 LOOK = 0.25  # seconds between looks at the files
@@ -81,7 +82,7 @@ class Forwarder:
         self.folder, self._uri = folder, uri
         self.made = 0  # new runs
         self._store: Store | None = None
-        self._database: int | None = None
+        self._inode: int | None = None
         self._readers: dict[Path, Reader] = {}
 
     def send(self) -> int:
@@ -100,12 +101,9 @@ class Forwarder:
 
     def _send(self) -> int:
         news, refused = 0, None
-        if self._store and self._database != inode(self._uri):  # somebody removed mlflow.db: begin a new one
-            self._store = None
-            self._readers.clear()
         if self._store is None:
             self._store = Store(self._uri)
-            self._database = inode(self._uri)
+            self._inode = inode(self._uri)
         for path in spools(self.folder):
             reader = self._readers.setdefault(path, Reader(path))
             try:
@@ -125,19 +123,26 @@ class Forwarder:
             raise refused
         return news
 
+    def lost(self) -> bool:
+        """Whether somebody removed the store; MLflow keeps its connections and would write into the void."""
+        return self._store is not None and self._inode != inode(self._uri)
+
 
 def inode(uri: str) -> int | None:
     """The identity of an SQLite store's file."""
-    path = uri.removeprefix("sqlite:///")
-    return os.stat(path).st_ino if path != uri and os.path.exists(path) else None
+    path = database(uri)
+    return path.stat().st_ino if path and path.exists() else None
 
 
 def serve(folder: Path, uri: str, lock: int) -> None:
-    """Send until nothing has happened for `IDLE` seconds, or until a file named `stop` asks to leave."""
-    forwarder, seen = Forwarder(folder, uri), set()
+    """Send until nothing has happened for `IDLE` seconds, or until somebody asks to take its place.
+
+    It leaves also when the store was removed: the next look of a stage starts another one, which makes a new store.
+    """
+    forwarder = Forwarder(folder, uri)
     tell(folder, None)
     active = time.monotonic()
-    while not (folder / "stop").exists():
+    while not asked_to_leave(folder) and not forwarder.lost():
         pause = LOOK
         seen = set(spools(folder))
         try:
@@ -158,7 +163,9 @@ def serve(folder: Path, uri: str, lock: int) -> None:
             except BlockingIOError:
                 return
             active = time.monotonic()
-        time.sleep(pause)
+        until = time.monotonic() + pause
+        while time.monotonic() < until and not asked_to_leave(folder):
+            time.sleep(LOOK)
 
 
 def tell(folder: Path, reason: str | None) -> None:

@@ -67,11 +67,19 @@ def take_over(folder: Path, timeout: float = 60.0) -> Iterator[None]:
                         f"{folder}: another process sends these rows to MLflow; try again later"
                     ) from None
                 time.sleep(0.1)
-        stop.unlink()
+        stop.unlink(missing_ok=True)
         yield
     finally:
         stop.unlink(missing_ok=True)
         os.close(lock)
+
+
+def asked_to_leave(folder: Path) -> bool:
+    """Whether somebody waits to take the forwarder's place. A note that is no longer renewed was left by a crash."""
+    try:
+        return time.time() - (folder / "stop").stat().st_mtime < 5
+    except FileNotFoundError:
+        return False
 
 
 def flush(timeout: float = 10.0) -> bool:
@@ -118,4 +126,4 @@ def warn_of_outage(folder: Path) -> None:
         (folder / "outage").rename(folder / "outage.told")
     except FileNotFoundError:
         return
-    warn(f"not reached ({reason}); nothing is lost: the rows stay in {folder}, `make mlflow` sends them")
+    warn(f"rows not sent ({reason}); nothing is lost: they stay in {folder}, `make mlflow` sends them")

@@ -1,5 +1,7 @@
 """The side of MLflow: runs that can be written twice over and still hold every point once. Importing this is slow."""
 
+import contextlib
+import fcntl
 import math
 import os
 import re
@@ -14,7 +16,7 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; MLflow's own 120, seven times over, is minutes of silence
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }.items():
     os.environ.setdefault(_name, _value)  # before the import, and a user's own setting wins
 
@@ -45,9 +47,10 @@ class Store:
     """One experiment of one MLflow store or server."""
 
     def __init__(self, uri: str) -> None:
-        self._client = MlflowClient(uri)
         self.made = 0  # runs
-        self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "turncoat")
+        with alone(uri):
+            self._client = MlflowClient(uri)
+            self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "turncoat")
 
     def _find_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -185,6 +188,29 @@ class Store:
         if run.status != status:
             self._client.set_terminated(run.id, status, time)
             run.status = status
+
+
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Only one process at a time makes the tables of an SQLite store: MLflow lets several do it, and they collide.
+
+    The lock is on the folder itself, so that no file is left beside the store.
+    """
+    path = database(uri)
+    lock = os.open(path.parent, os.O_RDONLY) if path and path.parent.is_dir() else None
+    try:
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def database(uri: str) -> Path | None:
+    """The file of an SQLite store."""
+    path = uri.removeprefix("sqlite:///")
+    return Path(path) if path != uri else None
 
 
 def is_refused(error: Exception) -> bool:

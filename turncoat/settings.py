@@ -118,7 +118,8 @@ def validate(model: type[Model], value: Any, where: str, source: str = "params.y
                 lines.append(f"{source}: unknown {path}.{fault['msg']}".replace("unknown .", "unknown "))
             else:
                 got = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
-                lines.append(f"{source}: {path}: {fault['msg'].removeprefix('Value error, ')}{got}")
+                said = fault["msg"].removeprefix("Value error, ") + got
+                lines.append(f"{source}: {path}: {said}" if path else f"{source}: {said}")
         raise TurncoatError("\n".join(lines)) from error
 
 
@@ -258,6 +259,8 @@ class Settings(Strict):
                     near = difflib.get_close_matches(name, known, n=1)
                     hint = f"did you mean {near[0]}? " if near else ""
                     raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
+        if "perturbed" in self.datasets:
+            raise ValueError("datasets.perturbed: this name is taken by the folder of the perturbed images")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")
         return self

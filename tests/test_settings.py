@@ -1,0 +1,153 @@
+"""params.yaml: read as DVC reads it, and refused in one line where it is wrong."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from turncoat import settings
+from turncoat.errors import TurncoatError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def params():
+    return settings.read_yaml(ROOT / "params.yaml")
+
+
+def written(tmp_path, params):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    return path
+
+
+def refusal(tmp_path, params):
+    with pytest.raises(TurncoatError) as caught:
+        settings.load(written(tmp_path, params))
+    return str(caught.value)
+
+
+def test_the_projects_own_params_load():
+    loaded = settings.load(ROOT / "params.yaml")
+    assert loaded.study.seeds == [0, 1, 2]
+    assert loaded.datasets["digits"].threat.epsilon == 0.15
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("8/255", 8 / 255),
+        ("7.905/8", 7.905 / 8),
+        ("010", 10),
+        ("0x1f", 31),
+        ("+3", 3),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("true", True),
+        ("null", None),
+        ("~", None),
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),
+        ("2026-01-01", "2026-01-01"),
+        ("-1/4", -0.25),
+        ("a/b", "a/b"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2_and_fractions(tmp_path, text, value):
+    path = tmp_path / "x.yaml"
+    path.write_text(f"x: {text}\n")
+    read = settings.read_yaml(path)["x"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "010", "0x1f", ".5", "1.", "yes", "on", "true", "1_000", "12:30", "0o17"])
+def test_scalars_are_what_dvc_reads(tmp_path, text):
+    from dvc.utils.serialize import load_yaml
+
+    path = tmp_path / "x.yaml"
+    path.write_text(f"x: {text}\n")
+    ours, theirs = settings.read_yaml(path)["x"], load_yaml(str(path))["x"]
+    if text == "1_000":  # ruamel keeps YAML 1.1's underscore; a word here is refused where a number is wanted
+        assert (ours, theirs) == ("1_000", 1000)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("text", ["x: 1\nx: 2\n", "a: {b: 1, b: 2}\n", "x: [1\n", "x: 1/0\n"])
+def test_broken_yaml_names_file_and_line(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(TurncoatError, match=r"x\.yaml line \d"):
+        settings.read_yaml(path)
+
+
+def test_missing_file():
+    with pytest.raises(TurncoatError, match=r"nowhere\.yaml: cannot be read"):
+        settings.load("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"datasets.digits.threat.epsilon": 0}, "datasets.digits.threat.epsilon: Input should be greater than 0"),
+        ({"datasets.digits.threat.epsilon": 1.5}, "epsilon must lie in (0, 1] for linf"),
+        ({"datasets.digits.threat.epsilon": math.nan}, "datasets.digits.threat.epsilon"),
+        ({"datasets.digits.threat.epsilon": "0,1"}, "Input should be a valid number (got '0,1')"),
+        ({"datasets.digits.threat.epsilon": True}, "datasets.digits.threat.epsilon: Input should be a valid number"),
+        ({"datasets.digits.threat.norm": "l7"}, "'linf', 'l2' or 'l1'"),
+        ({"datasets.digits.threat.epsilom": 1}, "unknown datasets.digits.threat.epsilom; did you mean epsilon?"),
+        ({"datasets.digits.model": "resnet19"}, "'resnet18'"),
+        ({"datasets.digits.training.epochs": 0}, "datasets.digits.training.epochs"),
+        ({"study.seeds": [0, 0]}, "seeds names something twice"),
+        ({"study.seeds": [-1]}, "study.seeds.0"),
+        ({"study.seeds": []}, "study.seeds"),
+        ({"study.arms": ["marrt"]}, "marrt is not defined; did you mean mart? There are standard"),
+        ({"study.datasets": ["digit"]}, "did you mean digits?"),
+        ({"study.suite": "quik"}, "did you mean quick?"),
+        ({"studdy": {}}, "unknown studdy; did you mean study?"),
+        ({"arms.bad/name": {"method": "pgd"}}, "arms.bad/name"),
+        ({"arms.baseline": {"method": "pgd"}}, "this name is taken"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_path(tmp_path, params, change, said):
+    wrong = copy.deepcopy(params)
+    for path, value in change.items():
+        *parents, last = path.split(".")
+        place = wrong
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    message = refusal(tmp_path, wrong)
+    assert said in message
+    assert "params.yaml" in message
+
+
+def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
+    from turncoat.methods import check_arms
+
+    for change, said in (
+        ({"method": "mart", "betta": 5}, "unknown arms.mart.betta; did you mean beta?"),
+        ({"method": "mart", "beta": -1}, "arms.mart.beta: Input should be greater than or equal to 0"),
+        ({"method": "mart", "attack": {"steps": 0}}, "arms.mart.attack.steps"),
+        ({"method": "marrt"}, "arms.mart.method: 'marrt' is not defined; there are standard, "),
+        ({"method": "mart", "training": {"epoch": 3}}, "unknown arms.mart.training.epoch; did you mean epochs?"),
+    ):
+        params["arms"]["mart"] = change
+        with pytest.raises(TurncoatError) as caught:
+            check_arms(settings.load(written(tmp_path, params)))
+        assert said in str(caught.value)
+
+
+def test_official_mart_is_the_codes_own_figures_at_8_255():
+    from turncoat.methods import arm_settings
+
+    attack = arm_settings(settings.load(ROOT / "params.yaml"), "mart-official").attack
+    assert attack.epsilon * 8 / 255 == pytest.approx(0.031, rel=1e-12)
+    assert attack.step * 8 / 255 == pytest.approx(0.007, rel=1e-12)

@@ -13,14 +13,25 @@ from torch import Tensor, nn
 
 from turncoat.errors import TurncoatError
 from turncoat.files import write_atomic
+from turncoat.models.calibrator import Calibrated, PseudoLabelled
 from turncoat.models.classifiers import Classifier
+from turncoat.models.purifier import Pipeline, Purifier
+from turncoat.models.transforms import Transform
+from turncoat.models.quantised import Quantised
 
-KINDS: dict[str, Callable[..., nn.Module]] = {"classifier": Classifier}  # spec["kind"] -> module(**rest of the spec)
+KINDS: dict[str, Callable[..., nn.Module]] = {  # spec["kind"] -> module(**rest of the spec)
+    "classifier": Classifier,
+    "calibrated": Calibrated,
+    "pseudo_labelled": PseudoLabelled,
+    "quantised": Quantised,
+}
 
 
 def build(spec: Mapping[str, Any]) -> nn.Module:
-    """A fresh module from its spec, randomly initialised from torch's global generator."""
-    rest = dict(spec)
+    """A fresh module from its spec, initialised from torch's global generator; specs inside it are built first."""
+    rest = {
+        name: build(value) if isinstance(value, Mapping) and "kind" in value else value for name, value in spec.items()
+    }
     kind = rest.pop("kind", None)
     if kind not in KINDS:
         raise TurncoatError(f"kind {kind!r} of module is not defined; there are {', '.join(KINDS)}")

@@ -34,7 +34,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int) -> None:
     method = METHODS[plan.method](plan, Task(threat, len(images.classes)))
 
     inputs: list[Path] = [data_folder(dataset) / "dataset.json"]
-    if plan.start == "baseline":
+    if (plan.start or of_dataset.start) == "baseline":
         inputs.append(model_folder(dataset, "baseline", seed) / "best.safetensors")
         network = models.load(inputs[-1])
     else:
@@ -47,7 +47,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int) -> None:
 
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
-        "arm": plan.model_dump() | {"training": steps.model_dump()},
+        "arm": plan.model_dump() | {"start": plan.start or of_dataset.start, "training": steps.model_dump()},
         "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model},
         "compute": {"device": compute.device.type, "precision": compute.precision, "compile": compute.compile},
     }

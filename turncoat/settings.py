@@ -125,6 +125,7 @@ def validate(model: type[Model], value: Any, where: str, source: str = "params.y
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a name that is safe as a folder")]
 Auto = Literal["auto"]
+Start = Literal["baseline", "scratch"]
 
 
 class ThreatSettings(Strict):
@@ -188,7 +189,7 @@ class ArmSettings(Strict):
     """What every arm may say; each method adds its paper's settings in a subclass."""
 
     method: str
-    start: Literal["baseline", "scratch"] = "baseline"
+    start: Start | None = Field(None, description="the network that training starts from; None: the data set's choice")
     training: dict[str, Any] = Field({}, description="departures from the data set's `finetuning` schedule")
 
 
@@ -198,6 +199,7 @@ class DatasetSettings(Strict):
     data: DataSettings
     threat: ThreatSettings
     model: Literal["small_cnn", "resnet18", "wide_resnet28_10", "wide_resnet34_10", "mobilenet_v2", "vgg16"]
+    start: Start = "baseline"
     training: TrainingSettings
     finetuning: TrainingSettings
 

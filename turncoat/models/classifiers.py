@@ -128,7 +128,7 @@ def mobilenet_v2(channels: int, size: int, classes: int) -> nn.Module:
         [6, 320, 1, 1],
     ]
     network: nn.Module = MobileNetV2(num_classes=classes, inverted_residual_setting=setting, dropout=0.0)
-    network.features[0][0] = nn.Conv2d(channels, 32, 3, early, 1, bias=False)
+    network.get_submodule("features.0")[0] = nn.Conv2d(channels, 32, 3, early, 1, bias=False)  # type: ignore[operator]
     return network
 
 

@@ -88,7 +88,8 @@ class Board:
             with torch.autocast(kind, enabled=False):
                 targets = None if self.targets is None else self.targets[index]
                 fell = fallen(self.model(candidates), self.labels[index], targets)
-        key = torch.where(fell, torch.inf, losses.float().nan_to_num(-torch.inf))
+        losses = torch.where(losses.isnan(), -torch.inf, losses.float())
+        key = torch.where(fell, torch.inf, losses)
         highest = self.highest.scatter_reduce(0, index, key, "amax")
         winners = ((key > self.highest[index]) & (key == highest[index])).nonzero()[:, 0]
         order = torch.full_like(self.labels, len(index)).scatter_reduce(0, index[winners], winners, "amin")

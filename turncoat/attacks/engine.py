@@ -82,7 +82,8 @@ def class_gradients(model: nn.Module, images: Tensor, classes: Tensor | None = N
             return torch.zeros_like(images).expand(chosen.shape[1], *images.shape), logits
         sums = chosen.sum(0)
         keep = [
-            torch.autograd.grad(one, images, retain_graph=True, allow_unused=True, materialize_grads=True)[0] for one in sums
+            torch.autograd.grad(one, images, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+            for one in sums
         ]
     return torch.stack(keep), logits.detach()
 

@@ -1,0 +1,73 @@
+"""Networks as an attacker sees them: averaged over their randomness, or with a gradient where there is none.
+
+Each wraps a network into a network, so that any attack takes it: `apgd(eot(model, 20), images, labels, threat, ...)`.
+EOT: Athalye et al. 2018a (arXiv 1707.07397); BPDA: Athalye et al. 2018b (arXiv 1802.00420).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class eot(nn.Module):  # noqa: N801 - read as a verb, like the attacks
+    """Mean logits over `draws` passes through a random network, and so the mean gradient."""
+
+    def __init__(self, model: nn.Module, draws: int = 20, *, at_once: bool = True) -> None:
+        """With `at_once` all draws of a batch are one forward pass (fast); else one after the other (lean)."""
+        super().__init__()
+        if draws < 1:
+            raise ValueError(f"draws: {draws!r} is not allowed; give at least 1")
+        self.model, self.draws, self.at_once = model, draws, at_once
+        self.train(model.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, k)."""
+        if self.at_once:
+            logits: Tensor = self.model(images.repeat(self.draws, *[1] * (images.dim() - 1)))
+            logits = logits.view(self.draws, len(images), -1)
+        else:
+            logits = torch.stack([self.model(images) for _ in range(self.draws)])
+        return logits.mean(0)
+
+
+class bpda(nn.Module):  # noqa: N801
+    """`classifier(before(images))`, where the backward pass goes through `stand_in` in place of `before`.
+
+    For a step that has no useful gradient (rounding, JPEG, a random purifier) and leaves the image much as it was, the
+    identity stands in; it must be a function from images to images of the same shape.
+    """
+
+    def __init__(
+        self,
+        before: Callable[[Tensor], Tensor],
+        classifier: nn.Module,
+        stand_in: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.before, self.classifier, self.stand_in = before, classifier, stand_in
+        self.train(classifier.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, k)."""
+        with torch.no_grad():
+            real = self.before(images)
+        differentiable = images if self.stand_in is None else self.stand_in(images)
+        logits: Tensor = self.classifier(differentiable + (real - differentiable).detach())
+        return logits
+
+
+class fixed(nn.Module):  # noqa: N801
+    """A random network that draws the same numbers in each pass; the global generators are left alone."""
+
+    def __init__(self, model: nn.Module, seed: int = 0) -> None:
+        super().__init__()
+        self.model, self.seed = model, seed
+        self.train(model.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, k)."""
+        with torch.random.fork_rng(devices=[images.device.index] if images.is_cuda else []):
+            torch.manual_seed(self.seed)
+            logits: Tensor = self.model(images)
+        return logits

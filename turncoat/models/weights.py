@@ -16,14 +16,17 @@ from turncoat.files import write_atomic
 from turncoat.models.calibrator import Calibrated, PseudoLabelled
 from turncoat.models.classifiers import Classifier
 from turncoat.models.purifier import Pipeline, Purifier
-from turncoat.models.transforms import Transform
 from turncoat.models.quantised import Quantised
+from turncoat.models.transforms import Transform
 
 KINDS: dict[str, Callable[..., nn.Module]] = {  # spec["kind"] -> module(**rest of the spec)
     "classifier": Classifier,
     "calibrated": Calibrated,
     "pseudo_labelled": PseudoLabelled,
     "quantised": Quantised,
+    "pipeline": Pipeline,
+    "purifier": Purifier,
+    "transform": Transform,
 }
 
 

@@ -189,11 +189,15 @@ def test_a_server_that_is_not_there(project: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     trainings = [start("mart"), start("pgd")]
     ended = [finish(training) for training in trainings]
-    flushed = run(FLUSH)
-    assert max(lost for lost, _ in [*ended, flushed]) < 5
-    assert sum(said.count("MLflow: rows not sent") for _, said in [*ended, flushed]) == 1, (ended, flushed)
-    assert "secret" not in "".join(said for _, said in [*ended, flushed])
-    assert len(paths.spools(paths.folder())) == 2
+    lost, said = run(FLUSH)  # the last word of a study
+    assert max(lost, *(lost for lost, _ in ended)) < 5
+    assert sum(said.count("\n") for _, said in ended) <= 1, ended
+    assert said.count("MLflow: rows not sent") == said.count("\n") == 1, said
+    assert "://***@127.0.0.1" in said
+    assert "does not answer" in said
+    lost, said = finish(start("trades"))
+    assert (lost < 5, said) == (True, ""), "the warning stands once an outage"
+    assert len(paths.spools(paths.folder())) == 3
 
 
 @pytest.mark.slow
@@ -237,13 +241,13 @@ def test_a_server_that_dies_in_mid_run_and_comes_back(
     port = free_port()
     servers.append(Server(project / "server", port))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers[0].address)
-    training = start("mart", epochs=100, pause=0.2)
-    until = time.monotonic() + 18
+    training = start("mart", epochs=150, pause=0.2)
+    until = time.monotonic() + 28
     while time.monotonic() < until and len(curves(servers[0].database).get("digits/mart/0", [])) < 10:
         time.sleep(0.1)
     servers[0].kill()
     arrived = curves(servers[0].database)["digits/mart/0"]
-    assert 10 <= len(arrived) < 100, "the server must die in mid-run for this test to mean anything"
+    assert 10 <= len(arrived) < 150, "the server must die in mid-run for this test to mean anything"
     lost, said = finish(training)
     assert lost < 5
     assert said.count("MLflow: rows not sent") == said.count("\n") == 1, said
@@ -252,7 +256,7 @@ def test_a_server_that_dies_in_mid_run_and_comes_back(
     servers.append(Server(project / "server", port))
     sent = make_mlflow()
     assert sent.returncode == 0, sent.stderr
-    assert curves(servers[1].database) == {"digits/mart/0": expected(100)}
+    assert curves(servers[1].database) == {"digits/mart/0": expected(150)}
     assert paths.spools(paths.folder()) == []
 
 

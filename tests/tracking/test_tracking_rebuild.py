@@ -1,15 +1,19 @@
 """`make mlflow`: the store from the files of a study, the same however often, and after the store is gone."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from turncoat import tracking
+from turncoat.errors import TurncoatError
 from turncoat.tracking import paths, relay
 
 ARM = {"method": "mart", "beta": 5.0}
@@ -79,6 +83,20 @@ def make_mlflow() -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "stages.mlflow"], capture_output=True, text=True, timeout=120)
 
 
+@pytest.fixture
+def rebuild(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """`make mlflow` within this process, which has paid for importing MLflow already. Returns what it says."""
+
+    def stage() -> str:
+        from stages import mlflow
+
+        monkeypatch.setattr(sys, "argv", ["mlflow"])
+        mlflow.main()
+        return capsys.readouterr().out
+
+    return stage
+
+
 def content(project: Path) -> tuple[Any, ...]:
     """All that the store says of its active runs, but for MLflow's own tags."""
     with sqlite3.connect(project / "mlflow.db") as connection:
@@ -106,10 +124,8 @@ def named(table: str, project: Path, name: str) -> dict[str, str]:
         return dict(connection.execute(query, (name,)).fetchall())
 
 
-def test_everything_is_told_and_twice_is_once(study: Path) -> None:
-    first = make_mlflow()
-    assert first.returncode == 0, first.stderr
-    assert "4 runs told from their files, 4 of all these were new" in first.stdout
+def test_everything_is_told_and_twice_is_once(study: Path, rebuild: Callable[[], str]) -> None:
+    assert "4 runs told from their files, 4 of all these were new" in rebuild()
     told = content(study)
     assert sorted(run[1:3] for run in told[0]) == [
         ("digits/baseline/0", "FINISHED"),
@@ -167,14 +183,14 @@ def test_everything_is_told_and_twice_is_once(study: Path) -> None:
     shown = sorted(path.name for path in (study / "mlruns").rglob("*.*"))
     assert shown == ["summary.json", "tradeoff.svg"]
 
-    second = make_mlflow()
+    second = make_mlflow()  # a process without any memory of the first
     assert second.returncode == 0, second.stderr
     assert "0 of all these were new" in second.stdout
     assert content(study) == told
     assert not list(paths.folder().glob("*.jsonl")) + list(paths.folder().glob("*.files"))
 
 
-def test_what_the_stages_said_live_stays(study: Path) -> None:
+def test_what_the_stages_said_live_stays(study: Path, rebuild: Callable[[], str]) -> None:
     mart = training("mart")
     name, stage = "digits/mart/0", "finetune@digits-mart-0"
     with tracking.open(name, mart["fingerprint"], stage, mart["settings"]) as tracker:
@@ -185,19 +201,17 @@ def test_what_the_stages_said_live_stays(study: Path) -> None:
     tracking.log_report("reports", stage="report")
     assert tracking.flush(30)
     live = content(study)
-    made = make_mlflow()
-    assert made.returncode == 0, made.stderr
-    assert "2 of all these were new" in made.stdout, "the baseline, and the cell that was not told live"
+    assert "2 of all these were new" in rebuild(), "the baseline, and the cell that was not told live"
     told = content(study)
     assert all(set(before) <= set(after) for before, after in zip(live, told, strict=True))
     assert {run[1] for run in set(told[0]) - set(live[0])} == {"digits/baseline/0", "digits/pgd/0"}
 
 
-def test_the_files_decide_which_run_is_current(study: Path) -> None:
-    with tracking.open("digits/pgd/0", "an experiment, later undone") as tracker:
+def test_the_files_decide_which_run_is_current(study: Path, rebuild: Callable[[], str]) -> None:
+    paths.folder().mkdir(parents=True)
+    with relay.take_over(paths.folder()), tracking.open("digits/pgd/0", "an experiment, later undone") as tracker:
         tracker.log(1, {"loss": 9})
-    assert tracking.flush(30)
-    assert make_mlflow().returncode == 0
+    assert "1 waiting files sent" in rebuild()
     with sqlite3.connect(study / "mlflow.db") as connection:
         query = (
             "select f.value, s.value from tags f join tags s using (run_uuid) join runs using (run_uuid) "
@@ -206,14 +220,13 @@ def test_the_files_decide_which_run_is_current(study: Path) -> None:
         assert dict(connection.execute(query)) == {"pgd0": "false", "an experiment, later undone": "true"}
 
 
-def test_broken_files_are_named_and_the_rest_is_told(study: Path) -> None:
+def test_broken_files_are_named_and_the_rest_is_told(study: Path, rebuild: Callable[[], str]) -> None:
     (study / "models/digits/pgd/0/history.json").write_text('[{"epoch": 1')
     write(study / "reports/records/digits/mart/0/record.json", {"cell": {"dataset": "digits"}})
-    made = make_mlflow()
-    assert made.returncode == 2
-    assert "models/digits/pgd/0/history.json: not valid JSON" in made.stderr
-    assert "reports/records/digits/mart/0/record.json: not in the form" in made.stderr
-    assert "Traceback" not in made.stderr
+    with pytest.raises(TurncoatError) as raised:
+        rebuild()
+    assert "models/digits/pgd/0/history.json: not valid JSON" in str(raised.value)
+    assert "reports/records/digits/mart/0/record.json: not in the form" in str(raised.value)
     assert sorted(run[1] for run in content(study)[0]) == ["digits/baseline/0", "digits/mart/0", "report"]
 
 
@@ -225,8 +238,6 @@ def test_off_refuses(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_note_left_by_a_crash_does_not_send_forwarders_away(study: Path) -> None:
-    import os
-
     paths.folder().mkdir(parents=True)
     (paths.folder() / "stop").touch()
     assert relay.asked_to_leave(paths.folder())
@@ -260,8 +271,6 @@ def test_it_takes_the_place_of_a_forwarder_at_work(study: Path) -> None:
 
 
 def until_seen(project: Path, count: int) -> None:
-    import time
-
     until = time.monotonic() + 30
     while len(values(project, "digits/trades/0")) < count:
         assert time.monotonic() < until

@@ -188,3 +188,23 @@ def test_artifacts_arrive(store: Path) -> None:
     assert listed == ["figures/tradeoff.svg", "first/tradeoff.svg"]
     assert run.info.artifact_uri.startswith(f"{store}/mlruns/")
     assert not list(paths.folder().glob("*.files"))
+
+
+def test_a_forwarder_leaves_when_its_folder_is_removed(store: Path) -> None:
+    import fcntl
+    import os
+    import shutil
+    import threading
+
+    from turncoat.tracking.forwarder import serve
+
+    lock = os.open(paths.folder() / "forwarder.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    thread = threading.Thread(target=serve, args=(paths.folder(), paths.destination(), lock))
+    thread.start()
+    thread.join(2)
+    assert thread.is_alive()
+    shutil.rmtree(paths.folder().parent)
+    thread.join(5)
+    os.close(lock)
+    assert not thread.is_alive()

@@ -6,6 +6,7 @@ The stages start it (`turncoat.tracking.relay.start_forwarder`) and hand over th
 import fcntl
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ from turncoat.tracking.paths import destination, folder, is_locked, spools, with
 from turncoat.tracking.relay import asked_to_leave
 from turncoat.tracking.store import Point, Run, Store, database, is_refused
 
-IDLE = 20.0  # seconds without a row or a living writer before it leaves: about the pause between two stages, and more
+IDLE = 60.0  # seconds without a row or a living writer before it leaves: more than the pause between most stages
 LOOK = 0.25  # seconds between looks at the files
 RETRY = 5.0  # seconds before a server that failed is asked again
 
@@ -137,12 +138,12 @@ def inode(uri: str) -> int | None:
 def serve(folder: Path, uri: str, lock: int) -> None:
     """Send until nothing has happened for `IDLE` seconds, or until somebody asks to take its place.
 
-    It leaves also when the store was removed: the next look of a stage starts another one, which makes a new store.
+    It leaves also when the store or the spool folder was removed: the next look of a stage starts another one.
     """
     forwarder = Forwarder(folder, uri)
     tell(folder, None)
     active = time.monotonic()
-    while not asked_to_leave(folder) and not forwarder.lost():
+    while not asked_to_leave(folder) and not forwarder.lost() and holds(lock, folder):
         pause = LOOK
         seen = set(spools(folder))
         try:
@@ -168,6 +169,14 @@ def serve(folder: Path, uri: str, lock: int) -> None:
             time.sleep(LOOK)
 
 
+def holds(lock: int, folder: Path) -> bool:
+    """Whether the lock is still the one that the stages see."""
+    try:
+        return os.fstat(lock).st_ino == (folder / "forwarder.lock").stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
 def tell(folder: Path, reason: str | None) -> None:
     """Leave a note for the stages that MLflow is out of reach, or take it back."""
     if reason is None:
@@ -181,8 +190,10 @@ def tell(folder: Path, reason: str | None) -> None:
 
 def short(error: Exception) -> str:
     """An error on one line, without passwords in addresses."""
-    text = str(error).strip() or type(error).__name__
-    return without_password(text.splitlines()[0])[:300]
+    text = without_password(str(error).strip() or type(error).__name__)
+    if dead := re.match(r"API request to (\w+://[^/]+)\S* failed with", text):
+        return f"{dead[1]} does not answer"
+    return text.splitlines()[0][:300]
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def flush(timeout: float = 10.0) -> bool:
             return False
         child = start_forwarder(folder()) or child
         if outage(folder()):
-            warn_of_outage(folder())
+            warn_of_outage(folder(), again=True)
             return False
         if time.monotonic() > until:
             warn(f"{len(waiting)} runs are still being sent, in the background")
@@ -119,11 +119,12 @@ def outage(folder: Path) -> str | None:
     return None
 
 
-def warn_of_outage(folder: Path) -> None:
-    """Say so once an outage, whichever of the stages gets to the note first."""
+def warn_of_outage(folder: Path, again: bool = False) -> None:
+    """Say so once an outage, whichever of the stages takes the note down first; `again`: also after that."""
     reason = outage(folder)
     try:
         (folder / "outage").rename(folder / "outage.told")
     except FileNotFoundError:
-        return
+        if not again:
+            return
     warn(f"rows not sent ({reason}); nothing is lost: they stay in {folder}, `make mlflow` sends them")

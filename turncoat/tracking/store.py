@@ -68,8 +68,8 @@ class Store:
         tags |= {"superseded": "false", **header["tags"]}
         if header.get("experiment"):
             tags["experiment"] = header["experiment"]
-        same = self._search(f"tags.cell = '{cell}'")
-        found = next((run for run in same if run.data.tags.get("fingerprint") == header["fingerprint"]), None)
+        others = self._search(f"tags.cell = '{cell}'")
+        found = next((run for run in others if run.data.tags.get("fingerprint") == header["fingerprint"]), None)
         if found:
             run = self._read(found)
             if not header["retold"]:
@@ -79,7 +79,7 @@ class Store:
         else:
             run = self._create(cell, tags, header["time"])
         if not header.get("experiment"):
-            for other in same:
+            for other in others:
                 if other.info.run_id != run.id and not other.data.tags.get("experiment"):
                     self._client.set_tag(other.info.run_id, "superseded", "true")
         self.params(run, header["params"])

@@ -1,11 +1,12 @@
 """Tables, figures, verdicts and the page, out of the records of the cells that params.yaml names.
 
 Reads params.yaml, claims/, reports/records/, the training histories in models/ and the examples in data/perturbed/.
-Writes reports/summary.json (percent, means over seeds), reports/tables/, reports/figures/, reports/curves/ and
-reports/report.html. A cell without a record, or with one from other settings, is "not run".
+Writes into reports/: summary.json (percent, means over seeds), verdicts.json, tables/, figures/, curves/, robustbench/
+and report.html. A cell without a record, or with one from other settings, is "not run"; nothing stands in for it.
 """
 
 import argparse
+from typing import Any
 
 from stages.common import run
 
@@ -19,14 +20,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     partial = arguments().partial
 
-    import shutil
-    from pathlib import Path
-
     from turncoat.errors import TurncoatError
-    from turncoat.files import write_atomic, write_json
     from turncoat.methods import arm_settings, schedule
-    from turncoat.reporting import figures, tables
-    from turncoat.reporting.measures import summary
+    from turncoat.reporting import report
     from turncoat.settings import load
 
     settings = load()
@@ -35,17 +31,10 @@ def main() -> None:
         training = schedule(settings, dataset, arm).model_dump()
         return arm_settings(settings, arm).model_dump() | {"training": training}
 
-    study = load_study(settings, resolve)
-    reports = Path("reports")
-    for name in ("tables", "figures", "curves"):  # nothing of an earlier study may stay behind
-        shutil.rmtree(reports / name, ignore_errors=True)
-
-    tables.write(study, reports / "tables")
-    write_atomic(reports / "curves" / "training.csv", tables.training_curves(study))
-    figures.draw(study, reports / "figures", {})
-    write_json(reports / "summary.json", summary(study))
-
-    print(f"{len(study.records)} of {len(study.records) + len(study.missing)} cells in the report", flush=True)
+    study, verdicts = report.build(settings, resolve)
+    print(
+        f"{len(study.records)} of {len(study.records) + len(study.missing)} cells; {report.tally(verdicts)}", flush=True
+    )
     for cell, why in study.missing.items():
         print(f"not run: {cell} ({why}); {cell.command}")
     if study.missing and not partial:

@@ -119,7 +119,7 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
         "attacks": {name: count(right) | {"forward": 20, "backward": 20} for name, right in outcomes.items()},
         "worst": count(worst) | {"attacks": ATTACKS},
         "curve": [{"epsilon": 0.15 * radius} | count(right) for radius, right in curve],
-        "calibration": {"ece": 0.03, "bins": 2, "confidence": [None, 0.9], "accuracy": [None, 0.9], "count": [0, n]},
+        "calibration": {"ece": 0.03, "bins": 2, "confidence": [0.0, 0.9], "accuracy": [0.0, 0.9], "count": [0, n]},
         "per_class": [
             {
                 "class": str(c),
@@ -151,7 +151,7 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
         },
         "flags": [],
         "cost": {
-            "training": {"forward": 8.0 * passes, "backward": 8.0 * passes},
+            "training": {"images": 3200, "forward": 1.0 * passes, "backward": 1.0 * passes},
             "evaluation": {"forward": 62.0, "backward": 60.0},
             "parameters": 12345,
         },

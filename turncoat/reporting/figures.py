@@ -108,9 +108,9 @@ def heat_map(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
 
 
 def cost(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """What robustness costs: worst-case accuracy against training passes per image."""
+    """What robustness costs: worst-case accuracy against all passes of training, in thousands."""
     pairs = {
-        arm: (mean([training_passes(record) for _, record in study.of(dataset, arm)]), worst)
+        arm: (mean([training_passes(record) / 1000 for _, record in study.of(dataset, arm)]), worst)
         for arm in arms
         if (worst := accuracy(study, dataset, arm, "worst"))
     }
@@ -119,13 +119,13 @@ def cost(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Lo
     figure, axes = _figure(2.3, len(pairs))
     for arm, (passes, worst) in pairs.items():
         axes.errorbar(passes, worst.mean, yerr=_error(worst), label=arm, **looks[arm].point)
-    axes.set(xlabel="training cost (forward-equivalent passes per image)", ylabel="worst-case accuracy (%)")
+    axes.set(xlabel="training cost (1000 forward passes of an image)", ylabel="worst-case accuracy (%)")
     _log_axis(axes, [passes for passes, _ in pairs.values()])
     _legend(figure, axes)
     dearest = max(pairs, key=lambda arm: pairs[arm][0])
     return figure, (
         f"Worst-case accuracy against training cost of {len(pairs)} arms on {dataset}. {dearest} costs the most, "
-        f"{pairs[dearest][0]:.0f} forward-equivalent passes per training image."
+        f"{pairs[dearest][0]:,.0f} thousand forward passes of one image."
     )
 
 
@@ -213,7 +213,7 @@ def draw(study: Study, folder: Path, papers: Mapping[str, Sequence[str]]) -> lis
         (f"{paper}-", name, dataset, shown)
         for paper, arms in papers.items()
         for dataset in study.datasets
-        if len(shown := study.arms(dataset, arms)) > 1
+        if len(shown := study.arms_of(dataset, paper, arms)) > 1
         for name in PAPER_FIGURES
     ]
     drawn: list[Drawn] = []

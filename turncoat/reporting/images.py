@@ -17,7 +17,7 @@ ARRAYS = ("images", "labels", "adversarial", "prediction", "adversarial_predicti
 
 
 def perturbations(study: Study, dataset: str) -> "tuple[Figure, str] | None":
-    """Rows: image, perturbation, adversarial image, from the first data/perturbed/<dataset>/<seed>/examples.npz there is.
+    """Rows: image, perturbation, adversarial image; from the first data/perturbed/<dataset>/<seed>/examples.npz.
 
     The file holds `images` and `adversarial` (k, C, H, W) in [0, 1]; `labels`, `prediction` and
     `adversarial_prediction` (k,).

@@ -69,8 +69,9 @@ def mean(values: Sequence[float]) -> float:
 
 
 def training_passes(record: Record) -> float:
-    """Training cost per image, in forward-equivalents: a backward pass counts as two forward passes."""
-    return record.cost.training.forward + 2 * record.cost.training.backward
+    """What training cost in all, in forward passes of one image; a backward pass counts as two of them."""
+    cost = record.cost.training
+    return cost.images * (cost.forward + 2 * cost.backward)
 
 
 def summary(study: Study) -> dict[str, Any]:

@@ -71,8 +71,8 @@ class Calibration(_Read):
 
     ece: float
     bins: int
-    confidence: list[float | None]
-    accuracy: list[float | None]
+    confidence: list[float]
+    accuracy: list[float]
     count: list[int]
 
 
@@ -121,10 +121,16 @@ class Passes(_Read):
     backward: float
 
 
+class TrainingPasses(Passes):
+    """Passes per image and epoch; `images` is how many images were seen, every epoch anew."""
+
+    images: PositiveInt
+
+
 class Cost(_Read):
     """What a cell cost, in units that no machine changes."""
 
-    training: Passes
+    training: TrainingPasses
     evaluation: Passes
     parameters: int
 

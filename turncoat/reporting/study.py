@@ -37,6 +37,11 @@ class Study:
         arms = self.settings.study.arms
         return [arm for arm in arms if (among is None or arm in among) and self.of(dataset, arm)]
 
+    def arms_of(self, dataset: str, method: str, among: Sequence[str]) -> list[str]:
+        """Those of `among` with a record, if one of them is of the method; its comparators alone say nothing of it."""
+        arms = self.arms(dataset, among)
+        return arms if any(record.method == method for arm in arms for _, record in self.of(dataset, arm)) else []
+
     @property
     def datasets(self) -> list[str]:
         """Data sets with at least one record, in the order of `study.datasets`."""
@@ -136,26 +141,22 @@ def load(settings: Settings, resolve: Resolve, root: Path | str = ".") -> Study:
 
 def _departure(record: Record, cell: Cell, settings: Settings, resolve: Resolve) -> str | None:
     """The first setting of params.yaml that the record was not made with, as a dotted path, or None."""
-    name = settings.study.suite
+    suite = settings.study.suite
     recorded = record.settings
-    dataset = settings.datasets[cell.dataset].model_dump()
+    of_dataset = recorded.get("dataset", {})  # what a cell hangs on: threat and network; its schedule is in the arm
+    dataset = {key: value for key, value in settings.datasets[cell.dataset].model_dump().items() if key in of_dataset}
     return (
-        _difference(resolve(cell.dataset, cell.arm), recorded.get("arm", {}), f"arms.{cell.arm}")
-        or _difference(  # a record names what it hangs on: threat, network; its schedules are in the arm
-            {key: dataset[key] for key in recorded.get("dataset", {}) if key in dataset},
-            recorded.get("dataset", {}),
-            f"datasets.{cell.dataset}",
-        )
-        or _difference(settings.suites[name].model_dump(), recorded.get("suite", {}), f"suites.{name}")
+        _difference(resolve(cell.dataset, cell.arm), recorded.get("arm"), f"arms.{cell.arm}")
+        or _difference(dataset, of_dataset, f"datasets.{cell.dataset}")
+        or _difference({"name": suite, **settings.suites[suite].model_dump()}, recorded.get("suite"), f"suites.{suite}")
     )
 
 
-def _difference(given: Any, recorded: Any, where: str) -> str | None:
-    """Every setting that is given must be recorded with the same value; what was recorded on top are defaults."""
-    if isinstance(given, Mapping):
-        if not isinstance(recorded, Mapping):
-            return where
-        return next((d for key in given if (d := _difference(given[key], recorded.get(key), f"{where}.{key}"))), None)
-    if isinstance(given, float) and isinstance(recorded, int | float):
-        return None if math.isclose(given, recorded, rel_tol=1e-12) else where
-    return None if given == recorded else where
+def _difference(now: Any, then: Any, where: str) -> str | None:
+    """Where two trees of settings part, as a dotted path; None where they are the same."""
+    if isinstance(now, Mapping) and isinstance(then, Mapping):
+        keys = [*now, *(key for key in then if key not in now)]
+        return next((d for key in keys if (d := _difference(now.get(key), then.get(key), f"{where}.{key}"))), None)
+    if isinstance(now, float) and isinstance(then, int | float):
+        return None if math.isclose(now, then, rel_tol=1e-12) else where
+    return None if now == then else where

@@ -1,84 +1,21 @@
-"""A table once, written three times: Markdown, LaTeX (booktabs) and CSV.
+"""The study's tables: main, per seed, per paper (reported beside measured), cost, verdicts, missing cells.
 
-A table is text cells; the best of a column is bold only where its interval lies above every other arm's.
+The best of a column is bold only where its interval lies above every other arm's.
 """
 
 import csv
 import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from turncoat.files import write_atomic
+from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
-from turncoat.reporting.measures import Estimate, accuracy
+from turncoat.reporting.measures import Estimate, accuracy, mean, training_passes
 from turncoat.reporting.study import Study
+from turncoat.reporting.table import Table
+from turncoat.reporting.verdicts import Verdict
 
 NOT_RUN = "not run"
-
-_TEX = {character: f"\\{character}" for character in "&%$#_{}"}
-_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "’": "'"}
-_TEX |= {"±": r"$\pm$", "−": r"$-$", "≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "→": r"$\rightarrow$"}
-_TEX |= {"∞": r"$\infty$", "ℓ": r"$\ell$", "ε": r"$\varepsilon$", "β": r"$\beta$", "λ": r"$\lambda$", "δ": r"$\delta$"}
-_TEX |= {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text. `bold` holds (row, column) places; the first column is left-aligned, the others as `align` says."""
-
-    name: str
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
-    bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)
-    align: str = ""
-
-    def markdown(self) -> str:
-        """A pipe table under its caption."""
-        rows = [
-            [f"**{t}**" if (i, j) in self.bold else t for j, t in enumerate(row)] for i, row in enumerate(self.rows)
-        ]
-        lines = [self.header, ["---", *("--:" if a == "r" else "---" for a in self.alignment[1:])], *rows]
-        body = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-        return f"{self.caption}\n\n{body}\n"
-
-    def latex(self) -> str:
-        """A `table` float with booktabs rules; needs `\\usepackage{booktabs}`."""
-        rows = [[_tex(t, (i, j) in self.bold) for j, t in enumerate(row)] for i, row in enumerate(self.rows)]
-        body = "\n".join("    " + " & ".join(row) + r" \\" for row in rows)
-        header = " & ".join(_tex(text) for text in self.header)
-        return (
-            "\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{_tex(self.caption)}}}\n  \\label{{tab:{self.name}}}\n"
-            f"  \\begin{{tabular}}{{{self.alignment}}}\n    \\toprule\n    {header} \\\\\n    \\midrule\n{body}\n"
-            "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
-        )
-
-    def csv(self) -> str:
-        """The same cells, comma-separated, without caption and bold."""
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([self.header, *self.rows])
-        return buffer.getvalue()
-
-    @property
-    def alignment(self) -> str:
-        """One letter a column, `l` or `r`."""
-        return self.align or "l" + "r" * (len(self.header) - 1)
-
-    def _emphasised(self, row: int, column: int, text: str) -> str:
-        return f"**{text}**" if (row, column) in self.bold else text
-
-    def save(self, folder: Path) -> None:
-        """Write `<name>.md`, `<name>.tex` and `<name>.csv`."""
-        for extension, text in (("md", self.markdown()), ("tex", self.latex()), ("csv", self.csv())):
-            write_atomic(folder / f"{self.name}.{extension}", text)
-
-
-def _tex(text: str, bold: bool = False) -> str:
-    escaped = re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
-    return f"\\textbf{{{escaped}}}" if bold else escaped
 
 
 def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
@@ -140,12 +77,122 @@ def training_curves(study: Study) -> str:
     return buffer.getvalue()
 
 
-def write(study: Study, folder: Path) -> list[Table]:
-    """Save the tables that every study has: main and per-seed for each data set, and the missing cells."""
-    arms = study.settings.study.arms
-    tables = [main_table(study, dataset, arms) for dataset in study.datasets]
-    tables += [seeds_table(study, dataset) for dataset in study.datasets]
-    tables.append(missing_table(study))
+def checkpoints_table(study: Study, dataset: str) -> Table:
+    """The checkpoint that validation chose beside the last one: how much the choice matters."""
+    metrics = [name for name in ("clean", "pgd-20") if name == "clean" or name in study.attacks(dataset)]
+    rows = []
+    for arm in study.arms(dataset):
+        epochs_ = [str(record.validation["best_epoch"]) for _, record in study.of(dataset, arm)]
+        values = [accuracy(study, dataset, arm, m, which) for m in metrics for which in ("best", "last")]
+        rows.append([arm, " ".join(epochs_), *(value.text if value else "–" for value in values)])
+    header = ["arm", "best epochs", *(f"{metric}, {which}" for metric in metrics for which in ("best", "last"))]
+    return Table(f"checkpoints-{dataset}", f"{dataset}: best (chosen on validation) and last checkpoint", header, rows)
+
+
+def cost_table(study: Study, dataset: str) -> Table:
+    """Training and evaluation in passes, which no machine changes, with size and calibration of each arm."""
+    header = ["arm", "forward", "backward", "total (1000)", "evaluation", "parameters", "ECE (%)"]
+    rows = []
+    for arm in study.arms(dataset):
+        records = [record for _, record in study.of(dataset, arm)]
+        costs = [record.cost for record in records]
+        errors = [100 * record.best.calibration.ece for record in records if record.best.calibration]
+        rows.append(
+            [
+                arm,
+                f"{mean([cost.training.forward for cost in costs]):.1f}",
+                f"{mean([cost.training.backward for cost in costs]):.1f}",
+                f"{mean([training_passes(record) for record in records]) / 1000:,.0f}",
+                f"{mean([cost.evaluation.forward + 2 * cost.evaluation.backward for cost in costs]):,.0f}",
+                f"{costs[0].parameters:,}",
+                f"{mean(errors):.1f}" if errors else "–",
+            ]
+        )
+    caption = (
+        f"{dataset}: training passes per image and epoch, all training in thousands of forward passes (a backward pass "
+        "counts as two), evaluation per test image likewise, network size, expected calibration error on clean images"
+    )
+    return Table(f"cost-{dataset}", caption, header, rows)
+
+
+def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
+    """A paper's numbers beside ours, method by method: reported (in the paper's setting) | measured (on `dataset`)."""
+    reported = {(value.arm, value.metric): value.value for value in paper.reported}
+    ran = study.arms(dataset, list(paper.arms))
+    arms = [arm for arm in paper.arms if arm in ran or any(arm == of for of, _ in reported)]
+    wanted = dict.fromkeys(["clean", *(metric for _, metric in reported), "pgd-20", "worst"])
+    there = {metric for arm in ran for metric in wanted if accuracy(study, dataset, arm, metric)}
+    header, columns = ["arm"], []
+    for metric in wanted:
+        if any(metric == of for _, of in reported):
+            header.append(f"{metric}, reported")
+            columns.append([f"{reported[arm, metric]:.2f}" if (arm, metric) in reported else "–" for arm in arms])
+        if metric in there:
+            found = [accuracy(study, dataset, arm, metric) for arm in arms]
+            header.append(f"{metric}, measured")
+            columns.append(
+                [
+                    value.text if value else (NOT_RUN if arm not in ran else "–")
+                    for arm, value in zip(arms, found, strict=True)
+                ]
+            )
+    settings = "; ".join(dict.fromkeys(value.setting for value in paper.reported)) or "nothing could be read"
+    caption = f"{paper.short}: accuracy in percent. Measured on {dataset}. Reported: {settings}"
+    return Table(f"{paper.name}-{dataset}", caption, header, [list(row) for row in zip(arms, *columns, strict=True)])
+
+
+def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset: str) -> Table:
+    """Every claim that was, or could have been, decided on the data set."""
+    claims = {claim.id: claim for paper in papers for claim in paper.claims}
+    rows = []
+    for verdict in verdicts:
+        if verdict.dataset == dataset:
+            reported = claims[verdict.claim].reported
+            rows.append(
+                [
+                    verdict.claim,
+                    verdict.word,
+                    points(verdict.effect),
+                    f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
+                    p_text(verdict.p_value),
+                    "–" if reported == "unavailable" else points(reported.points),
+                ]
+            )
+    caption = (
+        f"Verdicts on {dataset}: effect in percentage points with its 95 % interval, and the effect that was reported"
+    )
+    return Table(
+        f"verdicts-{dataset}",
+        caption,
+        ["claim", "verdict", "effect", "interval", "p", "reported"],
+        rows,
+        align="llrrrr",
+    )
+
+
+def points(value: float | None) -> str:
+    """`+1.25`, `−0.30`: percentage points with their sign."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def p_text(value: float | None) -> str:
+    """A p-value to two digits, or `< 0.001`."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def write(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], folder: Path) -> dict[str, Table]:
+    """Save all tables; returns them by name."""
+    tables = [missing_table(study)]
+    for dataset in study.datasets:
+        tables.append(main_table(study, dataset, study.settings.study.arms))
+        tables += [make(study, dataset) for make in (seeds_table, checkpoints_table, cost_table)]
+        tables += [
+            paper_table(study, paper, dataset)
+            for paper in papers
+            if study.arms_of(dataset, paper.name, list(paper.arms))
+        ]
+    for dataset in dict.fromkeys(verdict.dataset for verdict in verdicts):
+        tables.append(verdict_table(papers, verdicts, dataset))
     for table in tables:
         table.save(folder)
-    return tables
+    return {table.name: table for table in tables}

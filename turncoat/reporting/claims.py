@@ -1,0 +1,129 @@
+"""claims/<paper>.yaml: what a paper says, where, and the measurement that decides it. See docs/claims.md."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from turncoat.errors import TurncoatError
+from turncoat.settings import Slug, Strict, read_yaml, validate
+
+PAPERS = ("mart", "atop", "advamd", "rat", "reverse")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+
+
+class Citation(Strict):
+    """Where the paper is to be found; `title` is null where it could not be verified."""
+
+    title: Text | None
+    authors: Text
+    venue: Text
+    year: int
+    links: dict[str, str] = {}
+
+
+class Reported(Strict):
+    """The paper's own number for the claim's effect, in percentage points, and how it comes about."""
+
+    points: float
+    of: Text
+
+
+class Measurement(Strict):
+    """Accuracy of `arm` minus accuracy of `against`, in percentage points, is expected to be `direction`.
+
+    `metric`: clean, worst, an attack of the suite, or a paper's own measure. `margin`: the effect that the claim needs;
+    for `level`, the largest difference that still counts as none.
+    """
+
+    metric: str
+    arm: Slug
+    against: Slug
+    against_metric: str | None = None
+    direction: Literal["higher", "lower", "level"]
+    margin: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _something_differs(self) -> Self:
+        if self.arm == self.against and self.against_metric in (None, self.metric):
+            raise ValueError(f"compares {self.metric} of {self.arm} with itself; name another arm or against_metric")
+        if self.direction == "level" and self.margin == 0:
+            raise ValueError("level needs a margin above 0: no two measurements agree exactly")
+        return self
+
+
+class Claim(Strict):
+    """One statement that a measurement can decide, in our own words."""
+
+    id: Slug
+    kind: Literal["headline", "component", "supporting", "third party", "control"]
+    says: Text
+    where: Text
+    datasets: list[Slug] = Field(description="the data sets that the claim is about; empty where the paper is unread")
+    networks: list[str] = []
+    reported: Reported | Literal["unavailable"]
+    measured: Measurement
+
+
+class ReportedValue(Strict):
+    """One number of one of the paper's tables, in percent, in the setting that the paper used."""
+
+    arm: Slug
+    metric: str
+    value: float
+    setting: Text
+
+
+class Paper(Strict):
+    """A claims file. `arms` says what each arm of params.yaml stands for in this paper; claims may use no other."""
+
+    name: Slug
+    short: Text
+    citation: Citation
+    basis: Literal["paper and official code", "abstract"]
+    idea: list[Text] = Field(min_length=3, max_length=3, description="three sentences")
+    methodology: Text
+    easy: Text
+    difficult: Text
+    deviations: list[Text] = Field(min_length=1)
+    arms: dict[Slug, Text] = Field(min_length=1)
+    reported: list[ReportedValue] = []
+    claims: list[Claim] = Field(min_length=1)
+
+    @property
+    def reading(self) -> bool:
+        """Whether the method is reimplemented from an abstract: every verdict then holds "under our reading"."""
+        return self.basis == "abstract"
+
+    @model_validator(mode="after")
+    def _names_hold_together(self) -> Self:
+        ids = [claim.id for claim in self.claims]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"claims: {', '.join(twice)} stands twice")
+        named = [(f"claims.{c.id}", arm) for c in self.claims for arm in (c.measured.arm, c.measured.against)]
+        for where, arm in named + [("reported", value.arm) for value in self.reported]:
+            if arm not in self.arms:
+                raise ValueError(f"{where}: {arm} is not among arms: {', '.join(self.arms)}")
+        return self
+
+
+def load(folder: Path | str = "claims") -> list[Paper]:
+    """Read and check the claims files of the five papers, in the order of `PAPERS`.
+
+    Raises:
+        TurncoatError: a file is missing, a field is unknown, missing or of the wrong kind; names file and field.
+    """
+    papers = []
+    for name in PAPERS:
+        path = Path(folder) / f"{name}.yaml"
+        paper = validate(Paper, read_yaml(path), "", str(path))
+        if paper.name != name:
+            raise TurncoatError(f"{path}: name: is {paper.name}, must be the file's own, {name}")
+        papers.append(paper)
+    return papers

@@ -1,0 +1,194 @@
+"""reports/report.html: one file with everything in it, no script or font or picture from elsewhere.
+
+This module gathers what the templates show; what a number means and how it looks is decided in templates/.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turncoat.files import sha256
+from turncoat.reporting import style
+from turncoat.reporting.claims import Claim, Paper
+from turncoat.reporting.figures import FIGURES, PAPER_FIGURES, Drawn
+from turncoat.reporting.measures import accuracy
+from turncoat.reporting.record import Cell, Record
+from turncoat.reporting.study import Study
+from turncoat.reporting.table import Table
+from turncoat.reporting.tables import p_text, points
+from turncoat.reporting.verdicts import WORDS, Verdict
+
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of the explorer: what is shown, what it is sorted by, and where it comes from."""
+
+    text: str
+    value: float | None
+    source: str  # record.json and the field in it; several, separated by blanks, for a mean
+
+
+def render(
+    study: Study,
+    papers: Sequence[Paper],
+    verdicts: Sequence[Verdict],
+    made: Mapping[str, Table],
+    drawn: Sequence[Drawn],
+) -> str:
+    """The page as HTML. The figures must lie in reports/figures/ already; the same files give the same bytes."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"points": points, "p": p_text, "slug": lambda word: str(word).replace(" ", "-")}
+    pictures = {figure.name: (figure, _uri(study, figure)) for figure in drawn}
+    page = environment.get_template("report.html.j2").render(
+        study=study,
+        settings=study.settings,
+        norms=NORMS,
+        words=WORDS,
+        papers=papers,
+        summary=_summary(papers, verdicts),
+        claims=[_claim_row(study, paper, claim, verdicts) for paper in papers for claim in paper.claims],
+        results={paper.name: _results(paper, verdicts) for paper in papers},
+        explorer=_explorer(study),
+        metrics=_metrics(study),
+        tables=made,
+        pictures=pictures,
+        figure_names=list(FIGURES),
+        paper_figures=PAPER_FIGURES,
+        looks=style.looks(list(study.settings.arms)),
+        provenance=_provenance(study),
+        altered=_altered(study),
+        flags=[(cell, flag) for cell, record in study.records.items() for flag in record.flags],
+        total=len(study.records) + len(study.missing),
+    )
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def _uri(study: Study, figure: Drawn) -> str:
+    """The figure's SVG as a data URI: inside an <img> its ids cannot meet those of another figure."""
+    content = (study.root / "reports" / "figures" / f"{figure.name}.svg").read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+
+
+def _summary(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> dict[str, dict[str, Counter[str]]]:
+    """{data set: {paper: how many claims got which word}}."""
+    table: dict[str, dict[str, Counter[str]]] = {}
+    for verdict in verdicts:
+        row = table.setdefault(verdict.dataset, {paper.name: Counter() for paper in papers})
+        row[verdict.paper][verdict.word] += 1
+    return table
+
+
+def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """A claim with its verdicts, one a data set, and the rule that decides it in words."""
+    measured = claim.measured
+    second = measured.against_metric or measured.metric
+    metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"
+    needs = {
+        "higher": f"at least {measured.margin:g} points above" if measured.margin else "above",
+        "lower": f"at least {measured.margin:g} points below" if measured.margin else "below",
+        "level": f"within ±{measured.margin:g} points of",
+    }[measured.direction]
+    return {
+        "paper": paper,
+        "claim": claim,
+        "rule": f"{metric}: {measured.arm} {needs} {measured.against}",
+        "verdicts": [v for v in verdicts if v.claim == claim.id and v.paper == paper.name],
+    }
+
+
+def _results(paper: Paper, verdicts: Sequence[Verdict]) -> str:
+    """The results line of the reproducibility summary, counted from the verdicts."""
+    parts = []
+    mine = [verdict for verdict in verdicts if verdict.paper == paper.name]
+    for dataset in dict.fromkeys(verdict.dataset for verdict in mine):
+        counts = Counter(verdict.word for verdict in mine if verdict.dataset == dataset)
+        parts.append(f"on {dataset} " + ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word]))
+    return "Of the claims below, " + "; ".join(parts) + "."
+
+
+def _metrics(study: Study) -> list[str]:
+    """Columns of the explorer: clean, every attack and measure that some record holds, worst."""
+    attacks = {name: None for dataset in study.datasets for name in study.attacks(dataset)}
+    measures = {name: None for record in study.records.values() for name in record.best.measures}
+    return ["clean", *attacks, *measures, "worst"]
+
+
+def _explorer(study: Study) -> list[dict[str, Any]]:
+    """Rows of the explorer: for each arm on each data set its mean, then its seeds, each with its command."""
+    metrics = _metrics(study)
+    rows = []
+    for dataset in study.datasets:
+        for arm in study.arms(dataset):
+            cells = study.of(dataset, arm)
+            values = {metric: accuracy(study, dataset, arm, metric) for metric in metrics}
+            numbers = [
+                Number(v.text, v.mean, " ".join(_source(cell, metric, record) for cell, record in cells)) if v else None
+                for metric, v in values.items()
+            ]
+            steps = " ".join(f"finetune@{cell.key} evaluate@{cell.key}" for cell, _ in cells)
+            name = f"mean of {len(cells)}"
+            rows.append(_row(dataset, arm, name, "mean", numbers, f"dvc repro -f -s {steps}"))
+            for cell, record in cells:
+                singles = [_single(cell, record, metric) for metric in metrics]
+                rows.append(_row(dataset, arm, str(cell.seed), "seed", singles, cell.command))
+    return rows
+
+
+def _row(
+    dataset: str, arm: str, seed: str, kind: str, numbers: Sequence[Number | None], command: str
+) -> dict[str, Any]:
+    return {"dataset": dataset, "arm": arm, "seed": seed, "kind": kind, "numbers": numbers, "command": command}
+
+
+def _single(cell: Cell, record: Record, metric: str) -> Number | None:
+    count = record.best.count(metric)
+    if count is None:
+        return None
+    return Number(f"{100 * count.accuracy:.2f}", 100 * count.accuracy, _source(cell, metric, record))
+
+
+def _source(cell: Cell, metric: str, record: Record) -> str:
+    """`reports/records/digits/mart/0/record.json#best.attacks.pgd-20`: where the count behind a number stands."""
+    if metric in ("clean", "worst"):
+        field = metric
+    else:
+        field = f"{'attacks' if metric in record.best.attacks else 'measures'}.{metric}"
+    return f"reports/records/{cell}/record.json#best.{field}"
+
+
+def _provenance(study: Study) -> list[dict[str, Any]]:
+    """Who made which cells: cells grouped by commit, versions, hardware and device."""
+    groups: dict[str, dict[str, Any]] = {}
+    for cell in study.records:
+        made = study.provenance(cell)
+        if not made:
+            continue
+        commit = str(made.get("commit") or "no git")[:12] + (" (with changes)" if made.get("dirty") else "")
+        versions = ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items())
+        hardware = ", ".join(f"{name} {value}" for name, value in made.get("hardware", {}).items())
+        device = f"{made.get('device')}, {made.get('threads')} thread(s)"
+        maker = {"commit": commit, "versions": versions, "hardware": hardware, "device": device}
+        group = groups.setdefault("|".join(maker.values()), maker | {"cells": 0, "seconds": 0.0})
+        group["cells"] += 1
+        group["seconds"] += sum(value for value in made.get("seconds", {}).values() if value)
+    return list(groups.values())
+
+
+def _altered(study: Study) -> list[Cell]:
+    """Cells whose record is no longer the one that the evaluation wrote, by the checksum kept beside it."""
+    sums = {cell: study.provenance(cell).get("record_sha256") for cell in study.records}
+    return [cell for cell, digest in sums.items() if digest and digest != sha256(study.path(cell))]

@@ -1,0 +1,60 @@
+"""The whole report from the files of a study: everything that the report stage writes."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from turncoat.files import write_atomic, write_json
+from turncoat.reporting import claims, figures, page, robustbench, tables
+from turncoat.reporting.measures import summary
+from turncoat.reporting.study import Resolve, Study, load
+from turncoat.reporting.verdicts import WORDS, Verdict, judge_all
+from turncoat.settings import Settings
+
+MADE = ("tables", "figures", "curves", "robustbench")
+
+
+def build(settings: Settings, resolve: Resolve, root: Path | str = ".") -> tuple[Study, list[Verdict]]:
+    """Read the study below `root` and write its report into `reports/` there; the same records give the same bytes.
+
+    Raises:
+        TurncoatError: a claims file, a record or its examples cannot be read or do not belong together.
+    """
+    root = Path(root)
+    papers = claims.load(root / "claims")
+    study = load(settings, resolve, root)
+    verdicts = judge_all(study, papers)
+
+    reports = root / "reports"
+    for name in MADE:  # nothing of an earlier study may stay behind
+        shutil.rmtree(reports / name, ignore_errors=True)
+        (reports / name).mkdir(parents=True)
+    made = tables.write(study, papers, verdicts, reports / "tables")
+    drawn = figures.draw(study, reports / "figures", {paper.name: list(paper.arms) for paper in papers})
+    write_atomic(reports / "curves" / "training.csv", tables.training_curves(study))
+    robustbench.write(study, papers, reports / "robustbench")
+    write_json(reports / "summary.json", summary(study))
+    write_json(reports / "verdicts.json", [_plain(verdict) for verdict in verdicts])
+    write_atomic(reports / "report.html", page.render(study, papers, verdicts, made, drawn))
+    return study, verdicts
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """`3 direction holds, 1 inconclusive`: the verdicts on what was studied, counted; claims not run are left out."""
+    counts = Counter(verdict.word for verdict in verdicts)
+    return ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word] and word != "not run") or "no verdict"
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as JSON holds it: numbers rounded, so that a reader sees no false digits."""
+    plain = asdict(verdict)
+    for name in ("effect", "p_value"):
+        if plain[name] is not None:
+            plain[name] = float(f"{plain[name]:.4g}")
+    plain["interval"] = [round(bound, 3) for bound in verdict.interval] if verdict.interval else None
+    plain["seeds"] = list(verdict.seeds)
+    plain["cells"] = [str(cell) for cell in verdict.cells]
+    return plain

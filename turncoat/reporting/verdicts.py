@@ -1,0 +1,183 @@
+"""Verdicts by fixed rules (docs/claims.md). The rules see numbers and flags, never a name or an opinion."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from turncoat.reporting.claims import Claim, Measurement, Paper
+from turncoat.reporting.record import Cell, Count, Flag
+from turncoat.reporting.statistics import Interval, image_interval, mcnemar, t_interval, wilson
+from turncoat.reporting.study import Study
+
+Word = Literal["reproduced", "direction holds", "not reproduced", "inconclusive", "unreliable", "not run"]
+WORDS: tuple[Word, ...] = ("reproduced", "direction holds", "not reproduced", "inconclusive", "unreliable", "not run")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one claim on one data set. Effect and interval are percentage points, `arm` minus `against`."""
+
+    paper: str
+    claim: str
+    dataset: str
+    word: Word
+    why: str
+    own_setting: bool
+    effect: float | None = None
+    interval: Interval | None = None
+    p_value: float | None = None
+    n: int | None = None
+    seeds: tuple[int, ...] = ()
+    cells: tuple[Cell, ...] = ()
+
+
+def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
+    """Every claim on every data set of the study, and on the claim's own data sets where the study lacks them."""
+    verdicts = []
+    for paper in papers:
+        for claim in paper.claims:
+            studied = study.settings.study.datasets
+            absent = [dataset for dataset in claim.datasets if dataset not in studied]
+            verdicts += [judge(study, paper, claim, dataset) for dataset in [*studied, *absent]]
+    return verdicts
+
+
+def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
+    """The verdict on one claim on one data set."""
+    measured = claim.measured
+    own = own_setting(study, claim, dataset)
+
+    def verdict(word: Word, why: str, **numbers: object) -> Verdict:
+        return Verdict(paper.name, claim.id, dataset, word, why, own, **numbers)  # type: ignore[arg-type]
+
+    if lack := _lack(study, measured, dataset):
+        return verdict("not run", lack)
+    left, right = ([cell for cell, _ in study.of(dataset, arm)] for arm in (measured.arm, measured.against))
+    second = measured.against_metric or measured.metric
+    pairs = [
+        (study.records[a].best.count(measured.metric), study.records[b].best.count(second))
+        for a, b in zip(left, right, strict=True)
+    ]
+    known = [(a, b) for a, b in pairs if a and b]
+    if len(known) < len(pairs):
+        absent = " or ".join(dict.fromkeys([measured.metric, second]))
+        return verdict("not run", f"the suite has no measure named {absent}")
+
+    differences = [100 * (a.accuracy - b.accuracy) for a, b in known]
+    effect = math.fsum(differences) / len(differences)
+    interval, p_value = _uncertainty(study, measured, left, right, known, differences)
+    numbers = {
+        "effect": effect,
+        "interval": interval,
+        "p_value": p_value,
+        "n": min(min(a.n, b.n) for a, b in known),
+        "seeds": tuple(cell.seed for cell in left),
+        "cells": tuple(dict.fromkeys([*left, *right])),
+    }
+    if flags := _blocking(study, measured, left, right):
+        return verdict("unreliable", "; ".join(flags), **numbers)
+    word, why = rule(measured, effect, interval, len(left), own)
+    return verdict(word, why, **numbers)
+
+
+def rule(measured: Measurement, effect: float, interval: Interval, seeds: int, own: bool) -> tuple[Word, str]:
+    """The word for an effect and its interval, and the reason; a pure function, the table in docs/claims.md."""
+    margin = measured.margin
+    if measured.direction == "level":
+        if -margin <= interval.low and interval.high <= margin:
+            return _best(seeds, own, f"the interval lies within ±{margin:g} points")
+        if interval.low > margin or interval.high < -margin:
+            return "not reproduced", f"the interval lies outside ±{margin:g} points"
+        return "inconclusive", f"the interval reaches across ±{margin:g} points"
+    low, high = interval if measured.direction == "higher" else (-interval.high, -interval.low)
+    if low > 0 and low >= margin:
+        return _best(
+            seeds,
+            own,
+            f"the whole interval lies {margin:g} points or more in the claimed direction"
+            if margin
+            else "the interval excludes 0",
+        )
+    if low > 0:
+        return "direction holds", f"the interval excludes 0, but not effects below {margin:g} points"
+    if high <= 0:
+        return "not reproduced", "the whole interval lies in the opposite direction"
+    if high < margin:
+        return "not reproduced", f"the interval excludes the {margin:g} points that the claim needs"
+    return "inconclusive", f"the interval covers both 0 and {margin:g} points" if margin else "the interval covers 0"
+
+
+def _best(seeds: int, own: bool, why: str) -> tuple[Word, str]:
+    """`reproduced` is kept for the claim's own setting and for more than one seed."""
+    if not own:
+        return "direction holds", f"{why}; not the paper's own setting, so no more can be said"
+    if seeds < 2:
+        return "direction holds", f"{why}; one seed says nothing about the next"
+    return "reproduced", why
+
+
+def own_setting(study: Study, claim: Claim, dataset: str) -> bool:
+    """Whether the data set, and the network where the claim names one, are the ones that the claim is about."""
+    if dataset not in claim.datasets:
+        return False
+    if dataset not in study.settings.datasets or not claim.networks:
+        return True
+    return study.settings.datasets[dataset].model in claim.networks
+
+
+def _lack(study: Study, measured: Measurement, dataset: str) -> str | None:
+    """Why the claim cannot be decided: a data set, an arm or a cell that is not there."""
+    if dataset not in study.settings.study.datasets:
+        return f"{dataset} is not in the study"
+    arms = list(dict.fromkeys([measured.arm, measured.against]))
+    if absent := [arm for arm in arms if arm not in study.settings.study.arms]:
+        return f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not in the study"
+    cells = [Cell(dataset, arm, seed) for arm in arms for seed in study.settings.study.seeds]
+    gone = [cell for cell in cells if cell in study.missing]
+    return f"missing: {', '.join(map(str, gone))} ({study.missing[gone[0]]})" if gone else None
+
+
+def _uncertainty(
+    study: Study,
+    measured: Measurement,
+    left: Sequence[Cell],
+    right: Sequence[Cell],
+    counts: Sequence[tuple[Count, Count]],
+    differences: Sequence[float],
+) -> tuple[Interval, float | None]:
+    """The effect ± the wider of two halves, over seeds (Student) and over images (paired); and McNemar's p-value."""
+    over_seeds = t_interval(differences)
+    halves = [over_seeds.half] if over_seeds else []
+    p_value = None
+    mine = study.outcomes(left, measured.metric)
+    theirs = study.outcomes(right, measured.against_metric or measured.metric)
+    if mine and theirs and mine[1] == theirs[1]:
+        halves.append(100 * image_interval(mine[0], theirs[0]).half)
+        p_value = mcnemar(mine[0], theirs[0])
+    effect = math.fsum(differences) / len(differences)
+    if halves:
+        return Interval(effect - max(halves), effect + max(halves)), p_value
+    # one seed and no outcomes per image: two unpaired accuracies (Newcombe 1998, method 10)
+    (a, b), ((low_a, high_a), (low_b, high_b)) = counts[0], (wilson(c.correct, c.n) for c in counts[0])
+    down = math.hypot(a.accuracy - low_a, high_b - b.accuracy)
+    up = math.hypot(high_a - a.accuracy, b.accuracy - low_b)
+    return Interval(effect - 100 * down, effect + 100 * up), None
+
+
+def _blocking(study: Study, measured: Measurement, left: Sequence[Cell], right: Sequence[Cell]) -> list[str]:
+    """Blocking flags of the cells, of those attacks that the claim rests on; each said once."""
+    found: dict[str, None] = {}
+    for cells, metric in ((left, measured.metric), (right, measured.against_metric or measured.metric)):
+        for cell in cells:
+            record = study.records[cell]
+            worst = record.best.worst.attacks if metric == "worst" and record.best.worst else []
+            for flag in record.flags:
+                if flag.blocks and _touches(flag, metric, worst):
+                    found[f"{cell}: {flag.name}: {flag.detail}"] = None
+    return list(found)
+
+
+def _touches(flag: Flag, metric: str, worst: Sequence[str]) -> bool:
+    """A flag of the whole network touches every measure; a flag of an attack, the measures made of that attack."""
+    return flag.attack is None or flag.attack == metric or flag.attack in worst

@@ -16,11 +16,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, accuracy, attack
+from turncoat.methods.adversarial import AdversarialTraining, RobustSettings, divergence
+from turncoat.methods.base import Batch, Parts, accuracy
 from turncoat.settings import AttackSettings
 
 
-class MartSettings(AdversarialSettings):
+class MartSettings(RobustSettings):
     """The paper's `lambda` is `beta` here, as in its code: 5 for ResNet-18, 6 for WideResNet."""
 
     beta: float = Field(5.0, ge=0)
@@ -30,23 +31,22 @@ class MartSettings(AdversarialSettings):
     attack: AttackSettings = AttackSettings(start="gaussian")
 
 
-class Mart(Method[MartSettings]):
+class Mart(AdversarialTraining[MartSettings]):
     """Misclassification-aware adversarial training."""
 
     settings_class = MartSettings
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
-        adversarial = attack(self.model, batch, self.task.threat, self.settings.attack)
+    def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
         attacked = self.model(adversarial)
-        supervised = boosted_cross_entropy(attacked, batch.labels, self.settings.boosted).mean()
-        parts = {"train_accuracy": accuracy(attacked, batch.labels), "bce": supervised.detach()}
+        supervised = boosted_cross_entropy(attacked, batch.labels, self.settings.boosted)
+        parts = {"train_accuracy": accuracy(attacked, batch.labels), "bce": supervised.detach().mean()}
         if self.settings.beta == 0:
             return supervised, parts
         clean = self.model(batch.images)
         regulariser = misclassification_kl(
             clean.detach() if self.settings.detach else clean, attacked, batch.labels, self.settings.weighted
-        ).mean()
-        parts["kl"] = regulariser.detach()
+        )
+        parts["kl"] = regulariser.detach().mean()
         return supervised + self.settings.beta * regulariser, parts
 
 
@@ -62,8 +62,7 @@ def boosted_cross_entropy(logits: Tensor, labels: Tensor, boosted: bool = True) 
 
 def misclassification_kl(clean: Tensor, attacked: Tensor, labels: Tensor, weighted: bool = True) -> Tensor:
     """Per-example KL(p || q), times 1 − p_y where `weighted`. (n,) float32."""
-    log_p, log_q = clean.float().log_softmax(1), attacked.float().log_softmax(1)
-    divergence = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+    kl = divergence(clean, attacked)
     if not weighted:
-        return divergence
-    return divergence * (1 - log_p.gather(1, labels[:, None])[:, 0].exp())
+        return kl
+    return kl * (1 - clean.float().softmax(1).gather(1, labels[:, None])[:, 0])

@@ -6,16 +6,18 @@ differ in their losses only; `attack.mode: train` is the other habit.
 """
 
 from torch import Tensor
+from torch.nn import functional
 
-from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, accuracy, attack, cross_entropy
+from turncoat.methods.adversarial import AdversarialTraining, RobustSettings
+from turncoat.methods.base import Batch, Parts, accuracy
 
 
-class PGDTraining(Method[AdversarialSettings]):
+class PGDTraining(AdversarialTraining[RobustSettings]):
     """Train on adversarial images alone."""
 
-    settings_class = AdversarialSettings
+    settings_class = RobustSettings
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
-        adversarial = attack(self.model, batch, self.task.threat, self.settings.attack)
+    def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
         logits = self.model(adversarial)
-        return cross_entropy(logits, batch.labels), {"train_accuracy": accuracy(logits, batch.labels)}
+        losses = functional.cross_entropy(logits, batch.labels, reduction="none")
+        return losses, {"train_accuracy": accuracy(logits, batch.labels)}

@@ -11,38 +11,39 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from turncoat.attacks import attacked
 from turncoat.attacks.losses import kl
-from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, accuracy, attack, cross_entropy
+from turncoat.methods.adversarial import AdversarialTraining, RobustSettings, divergence
+from turncoat.methods.base import Batch, Parts, accuracy, attack
 from turncoat.settings import AttackSettings
 
 
-class TradesSettings(AdversarialSettings):
+class TradesSettings(RobustSettings):
     """`beta` weighs robustness against accuracy; the paper's CIFAR-10 choice is 6."""
 
     beta: float = Field(6.0, ge=0)
     attack: AttackSettings = AttackSettings(start="gaussian")
 
 
-class Trades(Method[TradesSettings]):
+class Trades(AdversarialTraining[TradesSettings]):
     """Clean cross-entropy, and a smooth output around each image."""
 
     settings_class = TradesSettings
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
-        # The attack compares with the prediction that eval mode gives: the mode it runs in itself.
-        self.model.eval()
-        with torch.no_grad():
+    def adversarial(self, batch: Batch) -> Tensor:
+        settings = self.settings.attack
+        # The reference is the prediction of the mode that the attack runs in: else it would start away from zero.
+        with attacked(self.model, settings.mode, batch.generator), torch.no_grad():
             reference = self.model(batch.images).float().log_softmax(1)
-        self.model.train()
-        adversarial = attack(self.model, batch, self.task.threat, self.settings.attack, loss=kl(reference))
-        clean, attacked = self.model(batch.images), self.model(adversarial)
-        natural = cross_entropy(clean, batch.labels)
-        divergence = functional.kl_div(
-            attacked.float().log_softmax(1), clean.float().log_softmax(1), reduction="batchmean", log_target=True
-        )
+        return attack(self.model, batch, self.task.threat, settings, loss=kl(reference))
+
+    def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
+        clean, logits = self.model(batch.images), self.model(adversarial)
+        natural = functional.cross_entropy(clean, batch.labels, reduction="none")
+        smoothness = divergence(clean, logits)
         parts = {
-            "train_accuracy": accuracy(attacked, batch.labels),
-            "natural": natural.detach(),
-            "kl": divergence.detach(),
+            "train_accuracy": accuracy(logits, batch.labels),
+            "natural": natural.detach().mean(),
+            "kl": smoothness.detach().mean(),
         }
-        return natural + self.settings.beta * divergence, parts
+        return natural + self.settings.beta * smoothness, parts

@@ -1,10 +1,69 @@
-"""Attacks: functions `attack(model, images, labels, threat, *, ..., generator) -> images`, without side effects."""
+"""Attacks: functions `attack(model, images, labels, threat, *, ..., generator) -> images`, without side effects.
 
+Losses, threats, starts and steps compose: see losses.py and pgd.py. What a random or masked network needs on top is a
+wrapper of the network: `eot`, `bpda`, `fixed`.
+"""
+
+from .apgd import apgd, apgd_t
+from .autoattack import autoattack, ensemble
+from .corruptions import CORRUPTIONS
+from .deepfool import deepfool
 from .engine import Counter, attacked, fallen, input_gradient
+from .fab import fab, fab_t
 from .fgsm import fgsm
+from .losses import kl
 from .pgd import pgd
+from .shifts import SHIFTS
+from .spatial import rotate_translate, stadv
+from .square import square
 from .threat import NORMS, Threat
+from .transfer import transfer
+from .universal import perturb, universal_deepfool, universal_sgd, universal_success
+from .wrappers import bpda, eot, fixed
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd}
+ATTACKS = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "apgd": apgd,
+    "apgd-t": apgd_t,
+    "fab": fab,
+    "fab-t": fab_t,
+    "square": square,
+    "autoattack": autoattack,
+    "deepfool": deepfool,
+    "stadv": stadv,
+    "rotate-translate": rotate_translate,
+}
 
-__all__ = ["ATTACKS", "NORMS", "Counter", "Threat", "attacked", "fallen", "fgsm", "input_gradient", "pgd"]
+__all__ = [
+    "ATTACKS",
+    "CORRUPTIONS",
+    "NORMS",
+    "SHIFTS",
+    "Counter",
+    "Threat",
+    "apgd",
+    "apgd_t",
+    "attacked",
+    "autoattack",
+    "bpda",
+    "deepfool",
+    "ensemble",
+    "eot",
+    "fab",
+    "fab_t",
+    "fallen",
+    "fgsm",
+    "fixed",
+    "input_gradient",
+    "kl",
+    "perturb",
+    "pgd",
+    "rotate_translate",
+    "square",
+    "stadv",
+    "transfer",
+    "universal_deepfool",
+    "universal_sgd",
+    "universal_success",
+]

@@ -153,7 +153,7 @@ def direction(gradient: Tensor, threat: Threat) -> Tensor:
 
 
 def checkpoints(steps: int) -> set[int]:
-    """The steps after which the step size is reconsidered: at 22 % of all, then in stretches shorter by 3 %, at least 6 %."""
+    """The steps that reconsider the step size: at 22 % of all, then in stretches shorter by 3 %, at least 6 %."""
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))

@@ -1,6 +1,6 @@
-"""APGD for l1: sparse steps whose sparsity follows that of the best point (Croce & Hein 2021, arXiv 2103.01208, algorithm 1).
+"""APGD for l1: sparse steps whose sparsity follows that of the best point (Croce & Hein 2021, algorithm 1).
 
-The search starts in balls of radius 3 and 2 epsilon, which are easier, and moves into the ball itself.
+arXiv 2103.01208. The search starts in balls of 3 and 2 epsilon, which are easier, and moves into the ball itself.
 """
 
 import torch

@@ -32,17 +32,21 @@ def ensemble(version: str, threat: Threat, *, steps: int = 100, queries: int = 5
     ce, dlr = partial(apgd, steps=steps), partial(apgd, steps=steps, loss="dlr")
     targeted, boundary = partial(apgd_t, steps=steps), partial(fab_t, steps=steps)
     search = partial(square, queries=queries)
-    if version == "standard" and threat.norm == "l1":
+    stages: dict[str, Attack] = {}
+    if version == "standard" and threat.norm != "l1":
+        stages = {"apgd-ce": ce, "apgd-t": targeted, "fab-t": boundary, "square": search}
+    elif version == "standard":
         ce, targeted = partial(ce, restarts=5), partial(targeted, classes=5)
-    if version == "standard":
-        return {"apgd-ce": ce, "apgd-t": targeted, "fab-t": boundary, "square": search}
-    if version == "plus":
+        stages = {"apgd-ce": ce, "apgd-t": targeted, "fab-t": boundary, "square": search}
+    elif version == "plus":
         ce, dlr, nearest = partial(ce, restarts=5), partial(dlr, restarts=5), partial(fab, steps=steps, restarts=5)
-        rest = {"square": search, "apgd-t": targeted, "fab-t": boundary}
-        return {"apgd-ce": ce, "apgd-dlr": dlr, "fab": nearest} | rest
-    if version == "rand":
-        return {"apgd-ce": ce, "apgd-dlr": dlr}
-    raise ValueError(f"version: {version!r} is unknown; choose one of {', '.join(VERSIONS)}")
+        stages = {"apgd-ce": ce, "apgd-dlr": dlr, "fab": nearest, "square": search}
+        stages |= {"apgd-t": targeted, "fab-t": boundary}
+    elif version == "rand":
+        stages = {"apgd-ce": ce, "apgd-dlr": dlr}
+    else:
+        raise ValueError(f"version: {version!r} is unknown; choose one of {', '.join(VERSIONS)}")
+    return stages
 
 
 def autoattack(

@@ -78,7 +78,7 @@ class Board:
         return self.images.device.type == "cpu" or step in (1, 2, 4) or step % 8 == 0
 
     def record(self, index: Tensor, candidates: Tensor, losses: Tensor, fell: Tensor) -> Tensor:
-        """Keep the candidates that beat what their image has: one that fell beats any that did not, then the loss decides.
+        """Keep the candidates that beat what their image has: fallen beats standing, then the loss decides.
 
         Under autocast nobody falls on reduced precision alone: a forward pass in float32 decides.
         Returns: (m,) bool, the items whose image still stands.

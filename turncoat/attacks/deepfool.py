@@ -1,6 +1,6 @@
 """DeepFool: straight to the nearest linearised decision boundary, again and again (Moosavi-Dezfooli et al. 2016).
 
-arXiv 1511.04599, algorithm 2; the step respects the box [0, 1] as well (see hyperplane.py).
+arXiv 1511.04599, algorithm 2. For l1, which the paper leaves out, a step moves few coordinates and must mind the box.
 """
 
 import torch
@@ -36,8 +36,8 @@ def deepfool(
         classes: number of most likely wrong classes whose boundaries are looked at.
         overshoot: how much farther than the boundary the whole perturbation reaches, as a share of it.
         targets: (n,) class to reach; None means any but the label.
-        minimal: False: the result is projected onto the threat (where it may not be adversarial). True: epsilon does not
-            bind, only the norm counts.
+        minimal: False: the result is projected onto the threat (where it may not be adversarial). True: epsilon does
+            not bind, only the norm counts.
 
     Returns: (n, c, h, w) float32. A step costs one forward and as many backward passes as boundaries are looked at.
     """
@@ -69,10 +69,7 @@ def _run(
             others, gradients, logits = others[:, kept], gradients[:, kept], logits[kept]
         heights = (logits.gather(1, others.t()) - logits.gather(1, s.labels[:, None])).t()  # all below zero
         changes = torch.stack(
-            [
-                to_hyperplane(s.x, normal, height - BEYOND, norm)
-                for normal, height in zip(gradients, heights, strict=True)
-            ]
+            [_step(s.x, normal, height - BEYOND, norm) for normal, height in zip(gradients, heights, strict=True)]
         )
         lengths = Threat(norm, 1.0).distance(changes.flatten(0, 1), torch.zeros_like(changes.flatten(0, 1)))
         lengths = torch.where(lengths > 0, lengths, torch.inf).view(changes.shape[:2])  # a zero gradient leads nowhere
@@ -91,3 +88,13 @@ def _boundaries(board: Board, s: Rows, classes: int, step: int) -> tuple[Tensor,
         chosen = torch.cat([s.others, s.labels[:, None]], 1)
     gradients, logits = class_gradients(board.model, s.x, chosen)
     return chosen[:, :-1].t(), gradients[:-1] - gradients[-1:], logits
+
+
+def _step(points: Tensor, normals: Tensor, heights: Tensor, norm: str) -> Tensor:
+    """The smallest change that brings (n, ...) points at `heights` (n,) over hyperplanes onto them."""
+    if norm == "l1":
+        return to_hyperplane(points, normals, heights, norm)
+    normals = normals.nan_to_num(0, 0, 0)
+    if norm == "linf":
+        return normals.sign() * per_example(-heights / normals.abs().flatten(1).sum(1).clamp_min(1e-12), normals)
+    return normals * per_example(-heights / normals.square().flatten(1).sum(1).clamp_min(1e-24), normals)

@@ -71,8 +71,8 @@ def input_gradient(
 def class_gradients(model: nn.Module, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Gradients of each class's logit for the images: (k, n, ...) float32, and the logits (n, k).
 
-    With `classes` (n, c) only those of the classes named for each image: (c, n, ...). One forward pass, one backward pass
-    for each gradient.
+    With `classes` (n, c) only those of the classes named for each image: (c, n, ...). One forward pass, one backward
+    pass for each gradient.
     """
     with torch.enable_grad():
         images = images.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""FAB: adversarial images of least norm, by steps to the linearised decision boundary that are pulled back to the image.
+"""FAB: adversarial images of least norm, by steps to the linearised boundary that are pulled back to the image.
 
 Croce & Hein 2020, arXiv 1907.02044, algorithm 1. One thing differs: an iterate that is adversarial is drawn back to the
 image as in the paper, but the boundary stays linearised where the iterate was, so that an iteration needs one forward
@@ -41,7 +41,7 @@ def fab_t(
     Args:
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64.
         restarts: runs; the first starts from the image, the others at random within half of epsilon.
-        minimal: False: an example leaves once an adversarial image within epsilon is found, and images without one come
+        minimal: False: an example leaves once an adversarial image within epsilon is found; images without one come
             back as they were. True: epsilon does not bind; the adversarial image of least norm that was found.
         clean_logits: (n, k), where known; they save a forward pass.
 

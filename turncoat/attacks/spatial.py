@@ -67,7 +67,7 @@ def stadv(
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
-    """Images (n, c, h, w) read at each pixel's place plus flow (n, h, w, 2), given in pixels as (x, y); edges repeat."""
+    """Images (n, c, h, w) read at each pixel's place plus flow (n, h, w, 2), in pixels as (x, y); edges repeat."""
     height, width = images.shape[-2:]
     rows, columns = torch.arange(height, device=flow.device), torch.arange(width, device=flow.device)
     place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)

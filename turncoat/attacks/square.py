@@ -151,14 +151,15 @@ def _bumps(s: Rows, threat: Threat, draw: Draw) -> Tensor:
 
 def _move(s: Rows, threat: Threat, draw: Draw, side: int) -> Tensor:
     """Empty one window, and give its norm with what is left of the ball to a bump in another."""
-    n, c, h, w = s.images.shape
+    n, c, _, w = s.images.shape
     order = 2 if threat.norm == "l2" else 1
-    cells = torch.arange(side, device=s.images.device)
+    cells: Tensor = torch.arange(side, device=s.images.device)
     cells = (cells[:, None] * w + cells).flatten()
 
     def window() -> Tensor:
         corner = draw.corners(n, side)
-        return (corner[:, :1] * w + corner[:, 1:] + cells)[:, None].expand(n, c, -1)
+        places: Tensor = corner[:, :1] * w + corner[:, 1:] + cells
+        return places[:, None].expand(n, c, -1)
 
     grows, shrinks = window(), window()
     change = (s.best - s.images).flatten(2)

@@ -1,7 +1,7 @@
 """Universal perturbations: one change of the pixels that turns most images, towards one class or away from theirs.
 
-Two forms: accumulated DeepFool steps (Moosavi-Dezfooli et al. 2017, arXiv 1610.08401, algorithm 1; towards a class as in
-Wang et al. 2021, arXiv 2008.07838), and sign-gradient ascent on a clamped loss (Shafahi et al. 2020, arXiv 1811.11304).
+Two forms: accumulated DeepFool steps (Moosavi-Dezfooli et al. 2017, arXiv 1610.08401, algorithm 1; towards a class as
+in Wang et al. 2021, arXiv 2008.07838), and sign steps on a clamped loss (Shafahi et al. 2020, arXiv 1811.11304).
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class eot(nn.Module):  # noqa: N801 - read as a verb, like the attacks
+class eot(nn.Module):
     """Mean logits over `draws` passes through a random network, and so the mean gradient."""
 
     def __init__(self, model: nn.Module, draws: int = 20, *, at_once: bool = True) -> None:
@@ -31,7 +31,7 @@ class eot(nn.Module):  # noqa: N801 - read as a verb, like the attacks
         return logits.mean(0)
 
 
-class bpda(nn.Module):  # noqa: N801
+class bpda(nn.Module):
     """`classifier(before(images))`, where the backward pass goes through `stand_in` in place of `before`.
 
     For a step that has no useful gradient (rounding, JPEG, a random purifier) and leaves the image much as it was, the
@@ -57,7 +57,7 @@ class bpda(nn.Module):  # noqa: N801
         return logits
 
 
-class fixed(nn.Module):  # noqa: N801
+class fixed(nn.Module):
     """A random network that draws the same numbers in each pass; the global generators are left alone."""
 
     def __init__(self, model: nn.Module, seed: int = 0) -> None:

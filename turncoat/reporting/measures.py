@@ -8,6 +8,8 @@ from turncoat.reporting.record import Count, Record
 from turncoat.reporting.statistics import Interval, t_interval, wilson
 from turncoat.reporting.study import Study
 
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -14,14 +14,12 @@ from turncoat.files import sha256
 from turncoat.reporting import style
 from turncoat.reporting.claims import Claim, Paper
 from turncoat.reporting.figures import FIGURES, PAPER_FIGURES, Drawn
-from turncoat.reporting.measures import accuracy
+from turncoat.reporting.measures import NORMS, accuracy
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import p_text, points
 from turncoat.reporting.verdicts import WORDS, Verdict
-
-NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
-from turncoat.reporting.measures import Estimate, accuracy, mean, training_passes
+from turncoat.reporting.measures import NORMS, Estimate, accuracy, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.verdicts import Verdict
@@ -31,7 +31,7 @@ def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
     threat = study.settings.datasets[dataset].threat
     n = max((value.n for line in found for value in line if value), default=0)
     caption = (
-        f"{dataset}, {threat.norm} ε = {threat.epsilon:.4g}: accuracy in percent on {n} test images, "
+        f"{dataset}, {NORMS[threat.norm]} ε = {threat.epsilon:.4g}: accuracy in percent on {n} test images, "
         "mean over seeds ± half of the 95 % interval (Student over seeds; Wilson where there is one seed)"
     )
     return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds"], rows, frozenset(bold))

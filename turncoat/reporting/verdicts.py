@@ -76,42 +76,38 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
         "cells": tuple(dict.fromkeys([*left, *right])),
     }
     if flags := _blocking(study, measured, left, right):
-        return verdict("unreliable", "; ".join(flags), **numbers)
-    word, why = rule(measured, effect, interval, len(left), own)
+        return verdict("unreliable", f"flagged: {'; '.join(flags)}", **numbers)
+    word, why = rule(measured, interval, len(left), own)
     return verdict(word, why, **numbers)
 
 
-def rule(measured: Measurement, effect: float, interval: Interval, seeds: int, own: bool) -> tuple[Word, str]:
-    """The word for an effect and its interval, and the reason; a pure function, the table in docs/claims.md."""
+def rule(measured: Measurement, interval: Interval, seeds: int, own: bool) -> tuple[Word, str]:
+    """The word for an effect's interval, and the reason: the table in docs/claims.md as a pure function."""
     margin = measured.margin
+    needed = f"{margin:g} point{'' if margin == 1 else 's'}"
     if measured.direction == "level":
         if -margin <= interval.low and interval.high <= margin:
-            return _best(seeds, own, f"the interval lies within ±{margin:g} points")
+            return _best(seeds, own, f"the interval lies within ±{needed}")
         if interval.low > margin or interval.high < -margin:
-            return "not reproduced", f"the interval lies outside ±{margin:g} points"
-        return "inconclusive", f"the interval reaches across ±{margin:g} points"
+            return "not reproduced", f"the interval lies outside ±{needed}"
+        return "inconclusive", f"the interval reaches across ±{needed}"
     low, high = interval if measured.direction == "higher" else (-interval.high, -interval.low)
     if low > 0 and low >= margin:
-        return _best(
-            seeds,
-            own,
-            f"the whole interval lies {margin:g} points or more in the claimed direction"
-            if margin
-            else "the interval excludes 0",
-        )
+        beyond = f"lies {needed} or more in the claimed direction" if margin else "lies in the claimed direction"
+        return _best(seeds, own, f"the whole interval {beyond}")
     if low > 0:
-        return "direction holds", f"the interval excludes 0, but not effects below {margin:g} points"
+        return "direction holds", f"the interval excludes 0, but not effects below {needed}"
     if high <= 0:
         return "not reproduced", "the whole interval lies in the opposite direction"
     if high < margin:
-        return "not reproduced", f"the interval excludes the {margin:g} points that the claim needs"
-    return "inconclusive", f"the interval covers both 0 and {margin:g} points" if margin else "the interval covers 0"
+        return "not reproduced", f"the interval excludes the {needed} that the claim needs"
+    return "inconclusive", f"the interval covers both 0 and {needed}" if margin else "the interval covers 0"
 
 
 def _best(seeds: int, own: bool, why: str) -> tuple[Word, str]:
     """`reproduced` is kept for the claim's own setting and for more than one seed."""
     if not own:
-        return "direction holds", f"{why}; not the paper's own setting, so no more can be said"
+        return "direction holds", f"{why}; this is not the setting of the claim, so no more can be said"
     if seeds < 2:
         return "direction holds", f"{why}; one seed says nothing about the next"
     return "reproduced", why
@@ -129,10 +125,10 @@ def own_setting(study: Study, claim: Claim, dataset: str) -> bool:
 def _lack(study: Study, measured: Measurement, dataset: str) -> str | None:
     """Why the claim cannot be decided: a data set, an arm or a cell that is not there."""
     if dataset not in study.settings.study.datasets:
-        return f"{dataset} is not in the study"
+        return f"the study does not include {dataset}"
     arms = list(dict.fromkeys([measured.arm, measured.against]))
     if absent := [arm for arm in arms if arm not in study.settings.study.arms]:
-        return f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not in the study"
+        return f"the study does not include {' and '.join(absent)}"
     cells = [Cell(dataset, arm, seed) for arm in arms for seed in study.settings.study.seeds]
     gone = [cell for cell in cells if cell in study.missing]
     return f"missing: {', '.join(map(str, gone))} ({study.missing[gone[0]]})" if gone else None

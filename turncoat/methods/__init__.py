@@ -11,6 +11,7 @@ from turncoat.methods.mart import Mart
 from turncoat.methods.misclassified import Misclassified
 from turncoat.methods.pgd import PGDTraining
 from turncoat.methods.purifying import PurifierTraining
+from turncoat.methods.rat import Rat
 from turncoat.methods.standard import Standard
 from turncoat.methods.trades import Trades
 from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     "fast_advprop": FastAdvProp,
     "atop": Atop,
     "purifier": PurifierTraining,
+    "rat": Rat,
 }
 
 
@@ -53,6 +55,14 @@ def schedule(settings: Settings, dataset: str, arm: str, section: Section = "arm
     return validate(TrainingSettings, known | departures, f"{section}.{arm}.training")
 
 
+def resolved(settings: Settings, dataset: str, arm: str, section: Section = "arms") -> dict[str, Any]:
+    """All settings of an arm on a data set, defaults filled in: what its record says it was made with."""
+    plan = arm_settings(settings, arm, section)
+    start = plan.start or settings.datasets[dataset].start
+    training = schedule(settings, dataset, arm, section).model_dump()
+    return plan.model_dump() | {"start": start, "training": training}
+
+
 def check_arms(settings: Settings) -> None:
     """Check every arm that params.yaml defines, the ones outside the study too: a typing error is found at once."""
     named: list[tuple[Section, str]] = [("arms", arm) for arm in settings.arms]
@@ -68,4 +78,4 @@ def check_arms(settings: Settings) -> None:
             schedule(settings, dataset, arm, section)
 
 
-__all__ = ["METHODS", "Method", "Task", "arm_settings", "check_arms", "schedule"]
+__all__ = ["METHODS", "Method", "Task", "arm_settings", "check_arms", "resolved", "schedule"]

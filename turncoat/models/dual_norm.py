@@ -125,6 +125,7 @@ def split_norms(network: nn.Module, branches: Sequence[str], split: str = "full"
 def extract(network: nn.Module, branch: str = MAIN) -> nn.Module:
     """A copy of `network` with plain batch norm, as images of that branch see it; what is not split is copied as is."""
     plain = copy.deepcopy(network)
+    plain.zero_grad(set_to_none=True)
     for parent in list(plain.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, SplitBatchNorm):

@@ -17,6 +17,8 @@ import pytest
 from turncoat.tracking import paths, relay
 
 HOUSE = Path(__file__).parents[2]
+# one server process instead of four, and no job runner: a test machine has better things to do
+LIGHT = {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 FOREIGN = (
     "DVC_ROOT",
     "DVC_STAGE",
@@ -56,7 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PYTHONPATH", str(HOUSE))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    for folder in (tmp_path / ".scratch" / "tracking").glob("*/"):
+    for folder in tmp_path.glob("**/.scratch/tracking/*/"):
         with relay.take_over(folder, 30):
             pass
 
@@ -113,7 +115,7 @@ class Server:
         folder.mkdir(exist_ok=True)
         self.database = folder / "server.db"
         self.address = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
         self.process = subprocess.Popen(
             [
@@ -124,12 +126,12 @@ class Server:
                 str(folder / "artifacts"),
             ],
             cwd=folder,
-            env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env=environment | LIGHT,
             stdout=(folder / "log").open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240
         while True:
             try:
                 with urllib.request.urlopen(f"{self.address}/health", timeout=2):
@@ -349,7 +351,10 @@ def test_temporary_and_queued_experiments_reach_the_main_store(project: Path, mo
 
 
 @pytest.mark.slow
-def test_mlflow_ui_without_options_shows_it_all(project: Path) -> None:
+def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = project / "study 100%41 #1 ü"
+    project.mkdir()
+    monkeypatch.chdir(project)
     (project / "tradeoff.svg").write_text("<svg/>")
     code = (
         "from turncoat import tracking\n"
@@ -359,16 +364,15 @@ def test_mlflow_ui_without_options_shows_it_all(project: Path) -> None:
     finish(start("mart"))
     assert run(code)[1] == ""
     port = free_port()
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     ui = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "ui", "--port", str(port)],
-        env=environment,
+        env=os.environ | LIGHT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        until, address = time.monotonic() + 90, f"http://127.0.0.1:{port}"
+        until, address = time.monotonic() + 240, f"http://127.0.0.1:{port}"
         while True:
             try:
                 urllib.request.urlopen(f"{address}/health", timeout=2).close()

@@ -19,13 +19,15 @@ FOREIGN = (
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder, made the current one."""
+    """An empty folder, made the current one, with all in its name that an address must escape."""
+    project = tmp_path / "study 100%41 #1 ü"
+    project.mkdir()
     for name in FOREIGN:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for folder in (tmp_path / ".scratch" / "tracking").glob("*/"):
+    monkeypatch.chdir(project)
+    yield project
+    for folder in (project / ".scratch" / "tracking").glob("*/"):
         with relay.take_over(folder, 30):
             pass
 

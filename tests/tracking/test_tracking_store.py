@@ -186,7 +186,7 @@ def test_artifacts_arrive(store: Path) -> None:
     client = MlflowClient(paths.destination())
     listed = [item.path for name in ("figures", "first") for item in client.list_artifacts(run.info.run_id, name)]
     assert listed == ["figures/tradeoff.svg", "first/tradeoff.svg"]
-    assert run.info.artifact_uri.startswith(f"{store}/mlruns/")
+    assert run.info.artifact_uri.startswith((store / "mlruns").as_uri())
     assert not list(paths.folder().glob("*.files"))
 
 

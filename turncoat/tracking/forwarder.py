@@ -13,9 +13,9 @@ import time
 import traceback
 from pathlib import Path
 
-from turncoat.tracking.paths import destination, folder, is_locked, spools, without_password
+from turncoat.tracking.paths import database, destination, folder, is_locked, spools, without_password
 from turncoat.tracking.relay import asked_to_leave
-from turncoat.tracking.store import Point, Run, Store, database, is_refused
+from turncoat.tracking.store import Point, Run, Store, is_refused
 
 IDLE = 60.0  # seconds without a row or a living writer before it leaves: more than the pause between most stages
 LOOK = 0.25  # seconds between looks at the files

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from turncoat.errors import TurncoatError
 
@@ -17,7 +18,13 @@ def root() -> Path:
 
 def destination() -> str:
     """Where MLflow keeps the runs: `$MLFLOW_TRACKING_URI`, or the store that `mlflow ui` opens in the checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quote(str(root()))}/mlflow.db"
+
+
+def database(uri: str) -> Path | None:
+    """The file of an SQLite store."""
+    path = uri.removeprefix("sqlite:///")
+    return Path(unquote(path)) if path != uri else None
 
 
 def folder() -> Path:

@@ -24,6 +24,8 @@ from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
+from turncoat.tracking.paths import database  # noqa: E402
+
 Point = tuple[str, int, float, int]  # name, step, value, time in ms
 Item = TypeVar("Item")
 
@@ -50,12 +52,14 @@ class Store:
         self.made = 0  # runs
         with alone(uri):
             self._client = MlflowClient(uri)
-            self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "turncoat")
+            files = database(uri)  # a server knows itself where to keep files; beside an SQLite store goes mlruns/
+            location = (files.absolute().parent / "mlruns").as_uri() if files else None
+            self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "turncoat", location)
 
-    def _find_experiment(self, name: str) -> str:
+    def _find_experiment(self, name: str, location: str | None) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            return str(self._client.create_experiment(name))
+            return str(self._client.create_experiment(name, location))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
@@ -205,12 +209,6 @@ def alone(uri: str) -> Iterator[None]:
     finally:
         if lock is not None:
             os.close(lock)
-
-
-def database(uri: str) -> Path | None:
-    """The file of an SQLite store."""
-    path = uri.removeprefix("sqlite:///")
-    return Path(path) if path != uri else None
 
 
 def is_refused(error: Exception) -> bool:

@@ -1,7 +1,8 @@
-"""One trained arm against the suite of the study: per-example results, a record, its provenance.
+"""One trained arm against the suite of the study: per-example results, flags, a record, its provenance.
 
 Reads data/<dataset>/, data/perturbed/<dataset>/<seed>/ and models/<dataset>/<arm>/<seed>/; writes
-reports/records/<dataset>/<arm>/<seed>/: record.json, examples.npz, provenance.json.
+reports/records/<dataset>/<arm>/<seed>/: record.json, examples.npz, provenance.json. A killed run goes on after the last
+finished batch of the attack that it was in.
 """
 
 import time
@@ -18,75 +19,69 @@ def main() -> None:
     from turncoat.data.batches import resident
     from turncoat.errors import TurncoatError
     from turncoat.evaluation import build_suite, evaluate
-    from turncoat.evaluation.evaluate import counted
-    from turncoat.evaluation.perturbed import load_perturbed
-    from turncoat.evaluation.records import SCHEMA, measurements, write_examples, write_provenance
-    from turncoat.evaluation.suite import Suite
+    from turncoat.evaluation.journal import Journal, evaluation_key
+    from turncoat.evaluation.perturbed import load_perturbed, load_predictions
+    from turncoat.evaluation.records import cell_record, write_examples, write_provenance
     from turncoat.files import read_json, sha256, write_json
     from turncoat.settings import load
-    from turncoat.training import resolve
+    from turncoat.training import Scratch, resolve
 
     started = time.monotonic()
     settings = load()
     known("dataset", dataset, dict(settings.datasets))
-    suite = build_suite(settings.study.suite, settings.suites[settings.study.suite])
+    chosen = settings.study.suite
+    suite = build_suite(chosen, settings.suites[chosen])
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
     test = resident(images.test.images[: suite.images], images.test.labels[: suite.images], compute.device)
+    held_out = resident(images.validation.images, images.validation.labels, compute.device)
     threat = Threat(settings.datasets[dataset].threat.norm, settings.datasets[dataset].threat.epsilon)
-    source = model_folder(dataset, arm, seed)
+    source, perturbed, folder = (
+        model_folder(dataset, arm, seed),
+        perturbed_folder(dataset, seed),
+        record_folder(dataset, arm, seed),
+    )
     training = read_json(source / "training.json")
     if training["weights"] != {name: sha256(source / f"{name}.safetensors") for name in ("best", "last")}:
         raise TurncoatError(f"{source}: the weights are not those that training.json describes; run `dvc repro`")
-    stored = load_perturbed(perturbed_folder(dataset, seed))
+    stored, predictions = load_perturbed(perturbed), load_predictions(perturbed)[: len(test)]
 
-    best = evaluate(
-        models.load(source / "best.safetensors", compute.device),
-        test.floats(),
-        test.labels,
-        threat,
-        suite,
-        seed=seed,
-        stored=stored,
-    )
-    short = Suite(suite.name, {name: suite.attacks[name] for name in ("pgd-20",) if name in suite.attacks})
-    last = evaluate(
-        models.load(source / "last.safetensors", compute.device), test.floats(), test.labels, threat, short, seed=seed
-    )
-
-    folder = record_folder(dataset, arm, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {
-        "schema": SCHEMA,
-        "cell": {"dataset": dataset, "arm": arm, "seed": seed},
-        "method": training["settings"]["arm"]["method"],
-        "fingerprint": training["fingerprint"],
-        "settings": training["settings"] | {"suite": {"name": suite.name, **settings.suites[suite.name].model_dump()}},
-        "threat": {"norm": threat.norm, "epsilon": threat.epsilon},
-        "classes": list(images.classes),
-        "best": measurements(best, images.classes),
-        "last": {
-            "clean": counted(last.clean),
-            "attacks": {name: counted(right) for name, right in last.correct.items()},
-        },
-        "validation": training["validation"] | {"best_epoch": training["best_epoch"]},
-        "flags": [],
-        "cost": {
-            "training": {name: training["cost"][name] for name in ("images", "forward", "backward")},
-            "evaluation": {
-                way: round(sum(passes[way] for passes in best.passes.values()), 3) for way in ("forward", "backward")
-            },
-            "parameters": training["parameters"],
-        },
-        "examples": write_examples(folder / "examples.npz", best),
-        "weights": training["weights"],
-    }
-    write_json(folder / "record.json", record)
+    described = {"name": chosen, **settings.suites[chosen].model_dump()}
+    inputs = [data_folder(dataset) / "dataset.json", perturbed / "perturbed.json", source / "training.json"]
+    key = evaluation_key({"suite": described, "threat": vars(threat), "device": compute.device.type}, inputs)
+    with Scratch(key) as scratch:
+        journal = Journal(scratch.folder / "journal")
+        if len(journal):
+            print(f"{dataset}/{arm}/{seed}: going on after {len(journal)} finished pieces", flush=True)
+        results = {
+            which: evaluate(
+                models.load(source / f"{which}.safetensors", compute.device),
+                test.floats(),
+                test.labels,
+                threat,
+                suite if which == "best" else suite.short(),
+                seed=seed,
+                stored=stored,
+                held_out=(held_out.floats(), held_out.labels),
+                journal=journal,
+                scope=which,
+                checks=which == "best",
+            )
+            for which in ("best", "last")
+        }
+        best, labels = results["best"], images.test.labels[: len(test)]
+        folder.mkdir(parents=True, exist_ok=True)
+        record = cell_record(training, described, threat, images.classes, results, predictions == labels)
+        record["examples"] = write_examples(folder / "examples.npz", best)
+        write_json(folder / "record.json", record)
+        scratch.clear()
     provenance = write_provenance(folder, compute.device.type, {"evaluation": time.monotonic() - started})
     tracking.log_record(record, provenance)
+    for flag in best.flags:
+        print(f"{dataset}/{arm}/{seed}: {flag.name}{' BLOCKS' * flag.blocks}: {flag.detail}", flush=True)
     worst = best.worst.mean()
     print(
-        f"{dataset}/{arm}/{seed}: clean {best.clean.mean():.1%}, worst case of {len(best.correct)} attacks {worst:.1%}"
+        f"{dataset}/{arm}/{seed}: clean {best.clean.mean():.1%}, worst case of {len(best.in_worst)} attacks {worst:.1%}"
     )
 
 

@@ -18,8 +18,8 @@ def main() -> None:
     from turncoat import data, models
     from turncoat.attacks import Threat
     from turncoat.data.batches import resident
-    from turncoat.evaluation.evaluate import check_inside
     from turncoat.evaluation.perturbed import save_perturbed
+    from turncoat.evaluation.runner import check_inside
     from turncoat.evaluation.suite import plan_attack
     from turncoat.randomness import generator
     from turncoat.settings import load
@@ -42,26 +42,27 @@ def main() -> None:
             images = test.floats(start, start + suite.batch_size)
             labels = test.labels[start : start + suite.batch_size]
             source = generator(seed, "perturb", name, number, device=compute.device)
-            parts.append(attack(network, images, labels, threat, source))
-            check_inside(parts[-1], images, threat, name)
+            parts.append(attack(network, images, labels, attack.threat or threat, source))
+            check_inside(parts[-1], images, None if attack.spatial else attack.threat or threat, name)
         made[name] = torch.cat(parts)
         with torch.no_grad():
             predicted[name] = torch.cat([network(part).argmax(1) for part in parts])
 
     shown = next(reversed(made))  # the last one listed is the one that the figures show
     with torch.no_grad():
-        clean = network(test.floats(0, SHOWN)).argmax(1)
+        clean = torch.cat([network(batch).argmax(1) for batch in test.floats().split(suite.batch_size)])
     examples = {
         "images": test.floats(0, SHOWN),
         "labels": test.labels[:SHOWN],
         "adversarial": made[shown][:SHOWN],
-        "prediction": clean,
+        "prediction": clean[:SHOWN],
         "adversarial_prediction": predicted[shown][:SHOWN],
     }
     accuracy = {name: int((prediction == test.labels).sum()) for name, prediction in predicted.items()}
     save_perturbed(
         perturbed_folder(dataset, seed),
         made,
+        clean,
         {name: value.cpu().numpy() for name, value in examples.items()},
         {"attacks": settings.perturbations, "n": len(test), "correct": accuracy, "shown": shown},
     )

@@ -192,6 +192,11 @@ class ArmSettings(Strict):
     start: Start | None = Field(None, description="the network that training starts from; None: the data set's choice")
     training: dict[str, Any] = Field({}, description="departures from the data set's `finetuning` schedule")
 
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """Names under `pretrained` whose networks the arm needs."""
+        return ()
+
 
 class DatasetSettings(Strict):
     """A data set with its threat model, network and schedules."""
@@ -211,6 +216,16 @@ class SuiteSettings(Strict):
     batch_size: int = Field(500, gt=0)
     attacks: dict[Slug, dict[str, Any]] = Field(min_length=1, description="name: {attack: function, its settings}")
     epsilons: list[float] = Field([], description="security curve: PGD-20 radii in units of threat.epsilon")
+    shifts: list[str] = Field([], description="names of photometric and geometric shifts")
+    corruptions: list[str] = Field([], description="names of common corruptions")
+    severities: list[Annotated[int, Field(ge=1, le=5)]] = Field([1, 2, 3, 4, 5], min_length=1)
+    universal: dict[str, Any] = Field({}, description="form: deepfool or sgd, and its settings; {}: none are made")
+
+    @model_validator(mode="after")
+    def _universal_has_a_form(self) -> Self:
+        if self.universal and "form" not in self.universal:
+            raise ValueError("universal.form is missing: deepfool or sgd")
+        return self
 
 
 class ComputeSettings(Strict):
@@ -229,6 +244,7 @@ class StudySettings(Strict):
     arms: list[str] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     suite: str
+    pretrained: list[str] = Field([], description="what the arms build on besides the baseline, once a seed")
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
@@ -245,6 +261,7 @@ class Settings(Strict):
     study: StudySettings
     compute: ComputeSettings = ComputeSettings()
     arms: dict[Slug, dict[str, Any]]
+    pretrained: dict[Slug, dict[str, Any]] = {}
     datasets: dict[Slug, DatasetSettings]
     perturbations: dict[Slug, dict[str, Any]]
     suites: dict[Slug, SuiteSettings]
@@ -254,6 +271,7 @@ class Settings(Strict):
         for field, names, known in (
             ("study.datasets", self.study.datasets, self.datasets),
             ("study.arms", self.study.arms, self.arms),
+            ("study.pretrained", self.study.pretrained, self.pretrained),
             ("study.suite", [self.study.suite], self.suites),
         ):
             for name in names:
@@ -265,6 +283,8 @@ class Settings(Strict):
             raise ValueError("datasets.perturbed: this name is taken by the folder of the perturbed images")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")
+        if "pretrained" in self.arms:
+            raise ValueError("arms.pretrained: this name is taken by the folder of what arms build on")
         return self
 
 

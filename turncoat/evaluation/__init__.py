@@ -1,6 +1,7 @@
 """Evaluation: one honest suite for every deployed network, per-example results, flags, records."""
 
-from turncoat.evaluation.evaluate import Evaluation, evaluate
-from turncoat.evaluation.suite import Suite, build_suite
+from turncoat.evaluation.evaluate import evaluate
+from turncoat.evaluation.results import Evaluation, Flag
+from turncoat.evaluation.suite import Suite, build_suite, plan_suite
 
-__all__ = ["Evaluation", "Suite", "build_suite", "evaluate"]
+__all__ = ["Evaluation", "Flag", "Suite", "build_suite", "evaluate", "plan_suite"]

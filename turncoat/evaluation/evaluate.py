@@ -1,47 +1,28 @@
-"""One deployed network against a suite: accuracy under each attack, example by example, and in the worst case.
+"""One network against a suite: accuracy under each attack, example by example, in the worst case, and what to doubt.
 
 An attack meets only the images that the network classifies rightly: the others are lost already. What it returns is
 checked against the threat and classified anew by a fresh float32 forward pass; nothing that an attack believes counts.
 """
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from turncoat.attacks import Counter, Threat, pgd
+from turncoat.attacks import Threat, pgd
 from turncoat.errors import TurncoatError
-from turncoat.evaluation.suite import Planned, Suite
-from turncoat.randomness import generator
+from turncoat.evaluation import flags, probes
+from turncoat.evaluation.journal import Journal
+from turncoat.evaluation.results import Evaluation
+from turncoat.evaluation.runner import Runner
+from turncoat.evaluation.scenes import scenes
+from turncoat.evaluation.second_look import Logarithm, looks, second_look
+from turncoat.evaluation.suite import Planned, Suite, plan_suite
 
-TOLERANCE = 1e-6  # of the ball and of the box: what float32 addition may lose
-
-
-@dataclass
-class Evaluation:
-    """What a network did. Arrays have one row an image; `correct` holds, per attack, who stayed right under it."""
-
-    label: NDArray[np.int64]
-    prediction: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    correct: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    passes: dict[str, dict[str, float]] = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def clean(self) -> NDArray[np.bool_]:
-        return self.prediction == self.label
-
-    @property
-    def worst(self) -> NDArray[np.bool_]:
-        """Who stayed right under every attack."""
-        return np.logical_and.reduce([self.clean, *self.correct.values()])
+CURVE = Planned(pgd, {"steps": 20})  # the attack of the security curve
 
 
 def evaluate(
@@ -49,113 +30,147 @@ def evaluate(
     images: Tensor,
     labels: Tensor,
     threat: Threat,
-    suite: Suite,
+    suite: Suite | Mapping[str, Mapping[str, Any]],
     *,
     seed: int = 0,
     stored: Mapping[str, Tensor] | None = None,
+    held_out: tuple[Tensor, Tensor] | None = None,
+    journal: Journal | None = None,
+    scope: str = "best",
+    checks: bool = True,
 ) -> Evaluation:
     """Run `suite` on a network of one's own or of the study.
 
     Args:
         model: any module from float32 images in [0, 1] to logits; it is put into eval mode.
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64; on the model's device.
+        suite: a `Suite`, or attacks as params.yaml writes them: `{"pgd-20": {"attack": "pgd", "steps": 20}}`.
+        seed: of all that the attacks and a random network draw.
         stored: adversarial images by name, for the suite's transfer attacks; each as many as `images`.
-        seed: of all that the attacks draw.
+        held_out: images and labels apart from those tested, where the suite makes universal perturbations.
+        journal: where finished batches are kept, so that a killed evaluation goes on; of this very evaluation only.
+        scope: tells the entries of several networks in one journal apart.
+        checks: look for reasons to doubt the result, and attack once more where there are some.
 
     Raises:
-        TurncoatError: an attack left its ball, or a transfer attack names images that are not there.
+        TurncoatError: images outside [0, 1] or of a wrong type, labels or outputs that do not fit, an attack that left
+            its ball, a transfer attack that names images that are not there.
     """
-    model = Counter(model.eval())
-    logits = torch.cat([_logits(model, batch) for batch in images.split(suite.batch_size)])
-    probabilities = logits.softmax(1)
+    suite = suite if isinstance(suite, Suite) else plan_suite("given", suite)
+    _refuse(images, labels)
+    runner = Runner(
+        model.eval(),
+        images,
+        labels,
+        seed=seed,
+        batch_size=suite.batch_size,
+        journal=journal or Journal(),
+        scope=scope,
+        stored=stored,
+    )
+    outputs = runner.clean_logits
+    if outputs.dim() != 2 or int(labels.max()) >= outputs.shape[1]:
+        raise TurncoatError(f"model: outputs {tuple(outputs.shape)}, but labels reach up to {int(labels.max())}")
+    if not bool(torch.isfinite(outputs).all()):
+        raise TurncoatError("model: outputs on clean images are not finite; nothing can be measured on this network")
+    probabilities = flags.is_probabilities(outputs)
     result = Evaluation(
         label=labels.cpu().numpy(),
-        prediction=logits.argmax(1).cpu().numpy(),
-        confidence=probabilities.amax(1).cpu().numpy(),
+        prediction=outputs.argmax(1).cpu().numpy(),
+        confidence=(outputs if probabilities else outputs.softmax(1)).amax(1).cpu().numpy(),
     )
-    bar = tqdm(suite.attacks.items(), disable=not sys.stderr.isatty(), leave=False, unit="attack")
-    for name, planned in bar:
-        bar.set_postfix_str(f"{name}, robust so far {result.worst.mean():.1%}")
-        before = model.forwards, model.backwards
-        if planned.function is None:
-            result.correct[name] = _transfer(model, name, planned, images, labels, threat, suite, result, stored or {})
-        else:
-            result.correct[name] = _under_attack(
-                model, planned, images, labels, threat, suite, result.clean, (seed, name)
-            )
-        result.passes[name] = {
-            "forward": round((model.forwards - before[0]) / len(labels), 3),
-            "backward": round((model.backwards - before[1]) / len(labels), 3),
-        }
-    curve_attack = Planned(pgd, {"steps": 20})
-    for factor in suite.epsilons:
-        radius = Threat(
-            threat.norm, min(threat.epsilon * factor, 1.0) if threat.norm == "linf" else threat.epsilon * factor
-        )
-        right = _under_attack(model, curve_attack, images, labels, radius, suite, result.clean, (seed, "curve"))
-        result.curve.append({"epsilon": radius.epsilon, "correct": int(right.sum()), "n": len(right)})
+    different = probes.deviation(runner)
+    runner.random = different > flags.DEVIATION
+    _overhead(runner, result)
+
+    met = {name: planned for name, planned in suite.attacks.items() if planned.meets(model, runner.random)}
+    for number, (name, planned) in enumerate(met.items(), 1):
+        runner.apply(result, name, planned, threat, result.clean, f"{number}/{len(met)}")
+    _curve(runner, suite, threat, result)
+    scenes(runner, suite, threat, held_out, result)
+    if checks:
+        _doubt(runner, suite, threat, result, different, probabilities)
+    _overhead(runner, result)
     return result
 
 
-@torch.no_grad()
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    logits: Tensor = model(images)
-    return logits.float()
+def _curve(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> None:
+    """Accuracy under PGD-20 over the radii. Who falls within a smaller radius has fallen: only the rest is attacked."""
+    done = next((name for name, planned in suite.attacks.items() if planned == CURVE), None)
+    standing = result.clean
+    for factor in suite.epsilons:
+        epsilon = threat.epsilon * factor
+        radius = Threat(threat.norm, min(epsilon, 1.0) if threat.norm == "linf" else epsilon)
+        if factor == 1 and done:
+            standing = standing & result.correct[done]
+        else:
+            name = f"curve {radius.epsilon:.6g}"
+            standing = runner.attack(name, CURVE, radius, standing, f"epsilon {radius.epsilon:.3g}")[0]
+        result.curve.append({"epsilon": radius.epsilon, "correct": int(standing.sum()), "n": len(standing)})
 
 
-def _under_attack(
-    model: nn.Module,
-    planned: Planned,
-    images: Tensor,
-    labels: Tensor,
-    threat: Threat,
-    suite: Suite,
-    clean: NDArray[np.bool_],
-    key: tuple[int, str],
-) -> NDArray[np.bool_]:
-    right = torch.from_numpy(clean.copy()).to(labels.device)
-    for number, index in enumerate(torch.nonzero(right)[:, 0].split(suite.batch_size)):
-        source = generator(*key, number, device=images.device)
-        adversarial = planned(model, images[index], labels[index], threat, source)
-        check_inside(adversarial, images[index], threat, key[1])
-        right[index] = _logits(model, adversarial).argmax(1) == labels[index]
-    return right.cpu().numpy()
+def _doubt(
+    runner: Runner, suite: Suite, threat: Threat, result: Evaluation, different: float, probabilities: bool
+) -> None:
+    """Raise flags; where one would block, look a second time and keep what that does not settle."""
 
+    def averaged() -> bool:
+        return any(name in result.correct and plan.draws > 0 for name, plan in planned.items())
 
-def _transfer(
-    model: nn.Module,
-    name: str,
-    planned: Planned,
-    images: Tensor,
-    labels: Tensor,
-    threat: Threat,
-    suite: Suite,
-    result: Evaluation,
-    stored: Mapping[str, Tensor],
-) -> NDArray[np.bool_]:
-    if planned.stored not in stored or len(stored[planned.stored]) < len(images):
-        have = ", ".join(stored) or "none"
-        raise TurncoatError(f"attack {name}: no stored images {planned.stored!r} for this data set; there are {have}")
-    adversarial = stored[planned.stored][: len(images)].to(images.device)
-    check_inside(adversarial, images, threat, name)
-    right = torch.cat([_logits(model, batch).argmax(1) for batch in adversarial.split(suite.batch_size)]) == labels
-    return right.cpu().numpy() & result.clean
-
-
-def check_inside(adversarial: Tensor, images: Tensor, threat: Threat, name: str) -> None:
-    """Refuse adversarial images outside ball or box: no result may rest on them.
-
-    Raises:
-        TurncoatError: names the attack and by how much it left.
-    """
-    over = float((threat.distance(adversarial, images) - threat.epsilon).max())
-    outside = float(torch.maximum(-adversarial.min(), adversarial.max() - 1))
-    if not (over <= TOLERANCE * max(1.0, threat.epsilon) and outside <= TOLERANCE):
-        raise TurncoatError(
-            f"attack {name}: left its threat (ball by {over:.2e}, box by {outside:.2e}): a fault of the attack"
+    planned = dict(suite.attacks)
+    evidence = flags.Evidence(
+        result=result,
+        planned=planned,
+        brightest=float(runner.images.max()),
+        deviation=different,
+        averaged=averaged(),
+        probabilities=probabilities,
+        undone=False,
+        linear=probes.on_a_linear_classifier(runner, planned, threat),
+        **_probed(runner, threat, result, second=False),
+    )
+    raised = flags.check(evidence)
+    doubt = any(flag.blocks for flag in raised)
+    if doubt:
+        if probabilities:  # the same predictions, with gradients
+            runner.model = Logarithm(runner.model)
+        _overhead(runner, result)
+        moved = second_look(runner, result, threat)
+        planned |= looks(runner.random)
+        again = replace(
+            evidence,
+            averaged=averaged(),
+            undone=probabilities,
+            linear=probes.on_a_linear_classifier(runner, planned, threat),
+            moved=moved,
+            **_probed(runner, threat, result, second=True),
         )
+        raised = flags.settled(raised, flags.check(again))
+    result.flags = [*raised, *flags.overstated(result, suite.attacks, doubt)]
 
 
-def counted(right: NDArray[np.bool_]) -> dict[str, Any]:
-    """`{"correct", "n"}`: integers, so that nothing is lost to rounding."""
-    return {"correct": int(right.sum()), "n": len(right)}
+def _probed(runner: Runner, threat: Threat, result: Evaluation, second: bool) -> dict[str, Any]:
+    """Gradients of what stands, and who stands where all is within reach; nothing where next to nothing stands."""
+    standing = result.worst
+    if flags.points(standing) <= flags.NOTHING_LEFT:
+        standing = np.zeros_like(standing)
+    zero, broken = probes.dead_gradients(runner, standing, second)
+    reachable = standing & (len(set(result.prediction)) > 1)  # a network with one answer for all cannot be turned
+    return {"zero": zero, "broken": broken, "unbounded": probes.unbounded(runner, reachable, threat.norm, second)}
+
+
+def _overhead(runner: Runner, result: Evaluation) -> None:
+    """Book the passes since the last attack: clean accuracy, curve, checks."""
+    for way, count in runner.take_passes().items():
+        result.overhead[way] = round(result.overhead[way] + count, 3)
+
+
+def _refuse(images: Tensor, labels: Tensor) -> None:
+    if images.dtype != torch.float32 or images.dim() != 4 or not len(images):
+        raise TurncoatError(f"images: float32 (n, c, h, w) wanted, got {images.dtype} {tuple(images.shape)}")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise TurncoatError(f"labels: int64 ({len(images)},) wanted, got {labels.dtype} {tuple(labels.shape)}")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        hint = "divide them by 255" if high > 1 and low >= 0 else "undo their normalisation: it belongs into the model"
+        raise TurncoatError(f"images: values in [0, 1] wanted, these reach from {low:g} to {high:g}; {hint}")

@@ -15,16 +15,24 @@ from turncoat.files import read_json, sha256, write_atomic, write_json
 
 
 def save_perturbed(
-    folder: Path, images: Mapping[str, Tensor], examples: Mapping[str, NDArray[Any]], info: Mapping[str, Any]
+    folder: Path,
+    images: Mapping[str, Tensor],
+    predictions: Tensor,
+    examples: Mapping[str, NDArray[Any]],
+    info: Mapping[str, Any],
 ) -> None:
-    """Write `<name>.npy` (n, c, h, w) float32 for each set, examples.npz for the figures, and perturbed.json."""
+    """Write `<name>.npy` (n, c, h, w) float32 for each set, predictions.npy (n,) of the baseline on the clean images,
+    examples.npz for the figures, and perturbed.json.
+    """
+    _write(folder / "predictions.npy", np.save, predictions.cpu().numpy())
     for name, adversarial in images.items():
         _write(folder / f"{name}.npy", np.save, adversarial.cpu().numpy())
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(examples))
+    np.savez(buffer, **dict(examples))  # type: ignore[arg-type]
     write_atomic(folder / "examples.npz", buffer.getvalue())
     sums = {name: sha256(folder / f"{name}.npy") for name in images}
-    write_json(folder / "perturbed.json", dict(info) | {"sha256": sums})
+    made = {"sha256": sums, "predictions": sha256(folder / "predictions.npy")}
+    write_json(folder / "perturbed.json", dict(info) | made)
 
 
 def _write(path: Path, write: Any, array: NDArray[Any]) -> None:
@@ -39,10 +47,17 @@ def load_perturbed(folder: Path) -> dict[str, Tensor]:
     Raises:
         TurncoatError: a file is missing or does not match its checksum.
     """
-    loaded = {}
-    for name, checksum in read_json(folder / "perturbed.json")["sha256"].items():
-        path = folder / f"{name}.npy"
-        if not path.exists() or sha256(path) != checksum:
-            raise TurncoatError(f"{path}: missing or damaged; delete {folder} and run `dvc repro`")
-        loaded[name] = torch.from_numpy(np.load(path))
-    return loaded
+    sums = read_json(folder / "perturbed.json")["sha256"]
+    return {name: torch.from_numpy(_read(folder / f"{name}.npy", checksum)) for name, checksum in sums.items()}
+
+
+def load_predictions(folder: Path) -> NDArray[np.int64]:
+    """What the baseline says to the clean images, (n,); raises as `load_perturbed`."""
+    return _read(folder / "predictions.npy", read_json(folder / "perturbed.json").get("predictions"))
+
+
+def _read(path: Path, checksum: str | None) -> NDArray[Any]:
+    if not path.exists() or sha256(path) != checksum:
+        raise TurncoatError(f"{path}: missing or damaged; delete {path.parent} and run `dvc repro`")
+    array: NDArray[Any] = np.load(path, allow_pickle=False)
+    return array

@@ -12,46 +12,116 @@ from typing import Any
 
 import numpy as np
 
+from turncoat.attacks import Threat
 from turncoat.evaluation.calibration import calibration
-from turncoat.evaluation.evaluate import Evaluation, counted
+from turncoat.evaluation.results import Bools, Evaluation, counted
 from turncoat.files import sha256, write_atomic, write_json
 
 SCHEMA = 1
 
 
-def measurements(result: Evaluation, classes: Sequence[str]) -> dict[str, Any]:
-    """The part of a record that one set of weights fills."""
-    worst = result.worst
+def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | None = None) -> dict[str, Any]:
+    """The part of a record that one set of weights fills.
+
+    Args:
+        baseline: (n,) whether the network that the arm started from classifies each clean image rightly.
+    """
+    attacks = {
+        name: counted(right)
+        | ({"met": result.met[name]} if name in result.met else {})
+        | ({"threat": result.threats[name]} if name in result.threats else {})
+        | result.passes[name]
+        for name, right in result.correct.items()
+    }
+    for name, parts in result.parts.items():
+        attacks[name]["fell"] = {part: int(fell.sum()) for part, fell in parts.items()}
+    classed = [{"class": name} | _counts(result, result.label == place) for place, name in enumerate(classes)]
+    subsets = {} if baseline is None else {"baseline-right": baseline, "baseline-wrong": ~baseline}
     return {
         "clean": counted(result.clean),
-        "attacks": {name: counted(right) | result.passes[name] for name, right in result.correct.items()},
-        "worst": counted(worst) | {"attacks": list(result.correct)},
+        "attacks": attacks,
+        "worst": counted(result.worst) | {"attacks": result.in_worst},
         "curve": result.curve,
         "calibration": calibration(result.confidence, result.clean),
-        "per_class": [
-            {
-                "class": name,
-                "n": int((result.label == place).sum()),
-                "clean": int(result.clean[result.label == place].sum()),
-                "worst": int(worst[result.label == place].sum()),
-            }
-            for place, name in enumerate(classes)
+        "per_class": classed,
+        "shifts": result.shifts,
+        "corruptions": result.corruptions,
+        "universal": [row | {"target": classes[row["target"]]} for row in result.universal],
+        "subsets": [{"subset": name} | _counts(result, members) for name, members in subsets.items()],
+    }
+
+
+def _counts(result: Evaluation, members: Bools) -> dict[str, int]:
+    """How many images there are, are right, and stand in the worst case."""
+    return {
+        "n": int(members.sum()),
+        "clean": int((result.clean & members).sum()),
+        "worst": int((result.worst & members).sum()),
+    }
+
+
+def evaluation_cost(result: Evaluation) -> dict[str, float]:
+    """Forward and backward passes an image: of all attacks, of the clean accuracy, the curve and the checks."""
+    return {
+        way: round(sum(passes[way] for passes in [result.overhead, *result.passes.values()]), 3)
+        for way in ("forward", "backward")
+    }
+
+
+def cell_record(
+    training: Mapping[str, Any],
+    suite: Mapping[str, Any],
+    threat: Threat,
+    classes: Sequence[str],
+    results: Mapping[str, Evaluation],
+    baseline: Bools,
+) -> dict[str, Any]:
+    """The record of a cell but for its `examples`.
+
+    Args:
+        training: training.json. suite: its name and settings. results: of the "best" and the "last" weights.
+    """
+    best, last = results["best"], results["last"]
+    return {
+        "schema": SCHEMA,
+        "cell": training["cell"],
+        "method": training["settings"]["arm"]["method"],
+        "fingerprint": training["fingerprint"],
+        "settings": training["settings"] | {"suite": dict(suite)},
+        "threat": {"norm": threat.norm, "epsilon": threat.epsilon},
+        "classes": list(classes),
+        "best": measurements(best, classes, baseline),
+        "last": {
+            "clean": counted(last.clean),
+            "attacks": {name: counted(right) for name, right in last.correct.items()},
+        },
+        "validation": training["validation"] | {"best_epoch": training["best_epoch"]},
+        "flags": [
+            {"name": flag.name, "attack": flag.attack, "detail": flag.detail, "blocks": flag.blocks}
+            for flag in best.flags
         ],
+        "cost": {
+            "training": {name: training["cost"][name] for name in ("images", "forward", "backward")},
+            "evaluation": evaluation_cost(best),
+            "parameters": training["parameters"],
+        },
+        "weights": training["weights"],
     }
 
 
 def write_examples(path: Path, result: Evaluation) -> dict[str, str]:
     """Store per-example results; the same results give the same bytes. Returns the record's `examples` entry."""
     buffer = io.BytesIO()
-    np.savez(  # uncompressed, with numpy's fixed time stamp: bytes depend on the content alone
-        buffer,
-        index=np.arange(len(result.label)),
-        label=result.label,
-        prediction=result.prediction,
-        confidence=result.confidence,
-        clean=result.clean,
-        **{name: right for name, right in result.correct.items()},  # noqa: C416 - mypy: keywords
-    )
+    arrays = {
+        "index": np.arange(len(result.label)),
+        "label": result.label,
+        "prediction": result.prediction,
+        "confidence": result.confidence,
+        "clean": result.clean,
+        **result.correct,
+    }
+    # uncompressed, with numpy's fixed time stamp: the content alone makes the bytes
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomic(path, buffer.getvalue())
     return {"file": path.name, "sha256": sha256(path)}
 

@@ -1,57 +1,150 @@
-"""A suite of attacks out of params.yaml: names bound to functions, their settings checked against the signatures."""
+"""A suite of attacks out of params.yaml: names bound to functions, every setting checked before anything runs."""
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from turncoat.attacks import ATTACKS, Threat
+from turncoat.attacks import (
+    ATTACKS,
+    CORRUPTIONS,
+    SHIFTS,
+    Counter,
+    Threat,
+    autoattack,
+    bpda,
+    ensemble,
+    eot,
+    fgsm,
+    fixed,
+    pgd,
+    rotate_translate,
+    square,
+    stadv,
+    universal_deepfool,
+    universal_sgd,
+)
+from turncoat.attacks.autoattack import EOT_DRAWS
+from turncoat.attacks.shifts import SEVERITIES
 from turncoat.errors import TurncoatError
-from turncoat.settings import SuiteSettings
+from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, ONE_STEP
+from turncoat.settings import SuiteSettings, ThreatSettings, validate
 
-GIVEN = ("generator", "targets", "early_stop")  # what the evaluation itself passes to an attack
+# What the evaluation itself passes to an attack.
+GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
+OF_THE_ENTRY = ("threat", "eot", "fixed", "bpda")  # what an entry may say beside the settings of its attack
+Attack = Callable[..., Tensor]
+UNIVERSAL: dict[str, Attack] = {"deepfool": universal_deepfool, "sgd": universal_sgd}
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A named attack of a suite; `stored` names the perturbed images that a transfer attack takes instead."""
+    """One attack of a suite.
 
-    function: Callable[..., Tensor] | None
+    Attributes:
+        function, settings: the attack; None for a transfer attack, which takes the perturbed images `stored` instead.
+        threat: of an unseen attack, which stays out of the worst case; None: the threat the network is judged by.
+        eot: passes through a random network whose mean is attacked. fixed: its draws are held while it is attacked. An
+            attack with either meets random networks only.
+        bpda: the purifier in front of a network is passed by in the backward pass; meets networks with one only.
+    """
+
+    function: Attack | None
     settings: Mapping[str, Any] = field(default_factory=dict)
     stored: str | None = None
+    threat: Threat | None = None
+    eot: int = 0
+    fixed: bool = False
+    bpda: bool = False
+
+    @property
+    def spatial(self) -> bool:
+        """Whether it moves pixels, so that no norm bounds it."""
+        return self.function in (stadv, rotate_translate)
+
+    @property
+    def kind(self) -> str:
+        """What the flags compare: iterative, one step or black box."""
+        if self.function in (None, square):
+            return BLACK_BOX
+        return ONE_STEP if self.function is fgsm or self.settings.get("steps") == 1 else ITERATIVE
+
+    @property
+    def draws(self) -> int:
+        """Passes whose mean is attacked; 0: the network is attacked as it is."""
+        rand = self.function is autoattack and self.settings.get("version") == "rand"
+        return self.eot or (EOT_DRAWS if rand else 0)
+
+    def meets(self, model: nn.Module, random: bool) -> bool:
+        """Whether this attack is meant for such a network."""
+        return (random or not (self.draws or self.fixed)) and (not self.bpda or hasattr(model, "purify"))
+
+    def seen(self, model: nn.Module, seed: int) -> tuple[nn.Module, Counter]:
+        """The network as this attack sees it, and the counter of what goes through it."""
+        counter = Counter(bpda(model.purify, model.classifier) if self.bpda else model)  # type: ignore[arg-type]
+        held = fixed(counter, seed) if self.fixed else counter
+        return (eot(held, self.draws) if self.draws else held), counter
+
+    def parts(self, threat: Threat) -> dict[str, Attack]:
+        """The attacks that this one consists of, by name; each is meant for what those before it left standing."""
+        if self.function is autoattack:
+            return dict(ensemble(self.settings.get("version", "standard"), threat))
+        assert self.function is not None
+        return {"": partial(self.function, **self.settings)}
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, generator: torch.Generator
     ) -> Tensor:
-        """Adversarial images (n, c, h, w) for correctly classified `images`."""
+        """Adversarial images (n, c, h, w), by all parts in one."""
         assert self.function is not None
-        takes = inspect.signature(self.function).parameters
-        given = {"generator": generator, "early_stop": True}
-        return self.function(
-            model, images, labels, threat, **self.settings, **{k: v for k, v in given.items() if k in takes}
-        )
+        return call(partial(self.function, **self.settings), model, images, labels, threat, generator=generator)
+
+
+def call(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, **given: Any) -> Tensor:
+    """Run `attack`, which is passed what it takes of `given`; examples leave when they fall."""
+    takes = inspect.signature(attack).parameters
+    given = {"early_stop": True, **given}
+    return attack(model, images, labels, threat, **{name: value for name, value in given.items() if name in takes})
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Attacks in the order in which they run, and the radii of the security curve in units of epsilon."""
+    """Attacks in the order in which they run.
+
+    Attributes:
+        epsilons: radii of the security curve, in units of epsilon.
+        images: the first so many test images; None: all. batch_size: images that an attack works on at a time.
+        shifts, corruptions, severities: names in `turncoat.attacks.SHIFTS` and `CORRUPTIONS`, each in 1 to 5.
+        universal: `form` (deepfool or sgd) and settings of the perturbations made for each class; empty: none.
+    """
 
     name: str
     attacks: Mapping[str, Planned]
     epsilons: tuple[float, ...] = ()
     images: int | None = None
     batch_size: int = 500
+    shifts: tuple[str, ...] = ()
+    corruptions: tuple[str, ...] = ()
+    severities: tuple[int, ...] = SEVERITIES
+    universal: Mapping[str, Any] = field(default_factory=dict)
+
+    def short(self) -> "Suite":
+        """The attack by which the last weights are compared with the best: `pgd-20`, or else the first PGD."""
+        named = [name for name, plan in self.attacks.items() if plan.function is pgd and plan.threat is None]
+        chosen = [name for name in named if name == "pgd-20"] or named[:1]
+        return Suite(self.name, {name: self.attacks[name] for name in chosen}, (), self.images, self.batch_size)
 
 
 def plan_attack(raw: Mapping[str, Any], where: str) -> Planned:
     """One attack out of `{attack: name, setting: value, ...}`, which stands at `where` in params.yaml.
 
     Raises:
-        TurncoatError: unknown attack or setting, a setting that is missing.
+        TurncoatError: unknown attack or setting, a setting that is missing or that the attack refuses.
     """
     settings = dict(raw)
     name = settings.pop("attack", None)
@@ -60,24 +153,101 @@ def plan_attack(raw: Mapping[str, Any], where: str) -> Planned:
         if settings or not isinstance(stored, str):
             raise TurncoatError(f"params.yaml: {where}: a transfer attack takes `stored`, a name under perturbations")
         return Planned(None, stored=stored)
-    if name not in ATTACKS:
-        raise TurncoatError(
-            f"params.yaml: {where}.attack: {name!r} is not defined; there are transfer, {', '.join(ATTACKS)}"
-        )
-    parameters = inspect.signature(ATTACKS[name]).parameters.values()
+    _known(str(name), ["transfer", *ATTACKS], f"{where}.attack")
+    entry = {key: settings.pop(key) for key in OF_THE_ENTRY if key in settings}
+    attack = cast(Attack, ATTACKS[name])  # functions of unlike keywords
+    _check_keys(attack, settings, where)
+    planned = Planned(attack, settings, **_checked(entry, where))
+    if planned.spatial and planned.threat:
+        raise TurncoatError(f"params.yaml: {where}.threat: {name} moves pixels, no norm bounds it; leave it out")
+    try:
+        _try(planned)
+    except (ValueError, TypeError) as error:
+        raise TurncoatError(f"params.yaml: {where}: {error}") from error
+    return planned
+
+
+def build_suite(name: str, settings: SuiteSettings) -> Suite:
+    """The suite that params.yaml describes under `suites.<name>`.
+
+    Raises:
+        TurncoatError: as `plan_attack`, or a radius of the security curve that is not above 0.
+    """
+    attacks = {key: plan_attack(raw, f"suites.{name}.attacks.{key}") for key, raw in settings.attacks.items()}
+    if any(not 0 < factor < float("inf") for factor in settings.epsilons):
+        raise TurncoatError(f"params.yaml: suites.{name}.epsilons: radii in units of epsilon must be above 0")
+    for kind, names, there in (
+        ("shifts", settings.shifts, SHIFTS),
+        ("corruptions", settings.corruptions, CORRUPTIONS),
+        ("universal.form", [settings.universal["form"]] if settings.universal else [], UNIVERSAL),
+    ):
+        for given in names:
+            _known(str(given), there, f"suites.{name}.{kind}")
+    if settings.universal:
+        rest = {key: value for key, value in settings.universal.items() if key != "form"}
+        _check_keys(UNIVERSAL[settings.universal["form"]], rest, f"suites.{name}.universal")
+    return Suite(
+        name,
+        attacks,
+        tuple(sorted(settings.epsilons)),
+        settings.images,
+        settings.batch_size,
+        tuple(settings.shifts),
+        tuple(settings.corruptions),
+        tuple(settings.severities),
+        settings.universal,
+    )
+
+
+def plan_suite(name: str, attacks: Mapping[str, Mapping[str, Any]], **more: Any) -> Suite:
+    """A suite out of attacks alone, as params.yaml writes them; `more` as for `SuiteSettings`."""
+    return build_suite(name, validate(SuiteSettings, {"attacks": dict(attacks), **more}, f"suites.{name}", "suite"))
+
+
+def _known(name: str, names: Iterable[str], where: str) -> None:
+    """Refuse a name that does not stand for anything; the nearest one is named, and all that there are."""
+    names = list(names)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}? There are" if near else "there are"
+        raise TurncoatError(f"params.yaml: {where}: {name!r} is not defined; {hint} {', '.join(names)}")
+
+
+def _check_keys(attack: Attack, settings: Mapping[str, Any], where: str) -> None:
+    parameters = inspect.signature(attack).parameters.values()
     known = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in GIVEN}
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            near = difflib.get_close_matches(key, [*known, *OF_THE_ENTRY], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join([*known, *OF_THE_ENTRY])}"
             raise TurncoatError(f"params.yaml: unknown {where}.{key}; {hint}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in settings:
             raise TurncoatError(f"params.yaml: {where}.{key} is missing")
-    return Planned(ATTACKS[name], settings)
 
 
-def build_suite(name: str, settings: SuiteSettings) -> Suite:
-    """The suite that params.yaml describes under `suites.<name>`."""
-    attacks = {key: plan_attack(raw, f"suites.{name}.attacks.{key}") for key, raw in settings.attacks.items()}
-    return Suite(name, attacks, tuple(settings.epsilons), settings.images, settings.batch_size)
+def _checked(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+    checked = dict(entry)
+    if "threat" in entry:
+        given = validate(ThreatSettings, entry["threat"], f"{where}.threat")
+        checked["threat"] = Threat(given.norm, given.epsilon)
+    if "eot" in entry and (type(entry["eot"]) is not int or entry["eot"] < 1):
+        raise TurncoatError(f"params.yaml: {where}.eot: a number of passes, at least 1, wanted (got {entry['eot']!r})")
+    for key in ("fixed", "bpda"):
+        if key in entry and entry[key] is not True:
+            raise TurncoatError(f"params.yaml: {where}.{key}: true, or leave it out (got {entry[key]!r})")
+    return checked
+
+
+class _Fallen(nn.Module):
+    """Takes every image for one of class 1, so that an attack on class 0 is done at its first look."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = images.flatten(1).mean(1, keepdim=True)
+        return torch.cat([0 * first, 1 + first, 0 * first, 0 * first], 1)
+
+
+def _try(planned: Planned) -> None:
+    """Let the attack itself judge its settings, on one small image that has fallen already."""
+    image, label = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, dtype=torch.int64)
+    planned(_Fallen(), image, label, planned.threat or Threat("linf", 0.1), torch.Generator().manual_seed(0))

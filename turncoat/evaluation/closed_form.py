@@ -1,0 +1,70 @@
+"""A linear classifier, for which the strongest attack is known in closed form: what the suite must find, it must find.
+
+The gain of class j over the label y is linear in the image. Within a norm ball and the box [0, 1] its maximum is: for
+linf the sum over the pixels, each moved as far as it may; for l1 the pixels of the largest weights moved first, each as
+far as the box allows, until epsilon is used up; for l2 a move in proportion to the weights, cut at the box, with the
+factor at which its length is epsilon.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from turncoat.attacks import Threat
+
+BISECTIONS = 60
+SLACK = 1e-4  # of the largest gain: float32 logits cannot tell a smaller one from none
+
+
+class NearestMean(nn.Module):
+    """Classifies an image as the class whose mean image is nearest: linear, made of the images themselves.
+
+    Args:
+        images, labels: (n, c, h, w) float32; (n,) int64. Classes without an image are never predicted.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        super().__init__()
+        flat, classes = images.flatten(1), int(labels.max()) + 1
+        members = functional.one_hot(labels, classes).to(flat.dtype)
+        means = members.t() @ flat / members.sum(0).clamp_min(1)[:, None]
+        bias = -means.square().sum(1) / 2
+        self.register_buffer("weights", means)
+        self.register_buffer("bias", torch.where(members.sum(0) > 0, bias, bias.new_tensor(-1e4)))
+
+    weights: Tensor
+    bias: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes): half the distance to the origin short of minus half the squared distances."""
+        return images.flatten(1) @ self.weights.t() + self.bias
+
+
+def can_fall(model: NearestMean, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+    """(n,) bool: whether some image within the threat is classified otherwise; exact but for ties."""
+    x, weights, bias = images.flatten(1).double(), model.weights.double(), model.bias.double()
+    directions = weights - weights[labels][:, None]  # (n, classes, pixels)
+    room = torch.where(directions > 0, 1 - x[:, None], x[:, None])
+    gain = _largest_gain(directions.abs(), room, threat)
+    now = (directions * x[:, None]).sum(2) + bias - bias[labels][:, None]
+    reached = (now + gain).scatter(1, labels[:, None], -torch.inf).amax(1)
+    return reached > SLACK * gain.amax(1)
+
+
+def _largest_gain(slopes: Tensor, room: Tensor, threat: Threat) -> Tensor:
+    """Maximum of `slopes` * move over moves of at most `room` each and at most epsilon in the norm: (n, classes)."""
+    epsilon = threat.epsilon
+    if threat.norm == "linf":
+        return (slopes * room.clamp_max(epsilon)).sum(2)
+    if threat.norm == "l1":
+        steepest, order = slopes.sort(dim=2, descending=True)
+        rooms = room.gather(2, order)
+        left = (epsilon - (rooms.cumsum(2) - rooms)).clamp_min(0)
+        return (steepest * torch.minimum(rooms, left)).sum(2)
+    low = torch.zeros_like(slopes[..., :1])
+    high = (room / slopes.clamp_min(1e-12)).amax(2, keepdim=True)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        inside = torch.minimum(middle * slopes, room).square().sum(2, keepdim=True) <= epsilon**2
+        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    return (slopes * torch.minimum(low * slopes, room)).sum(2)

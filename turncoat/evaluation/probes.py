@@ -1,0 +1,86 @@
+"""What the checks of flags.py need to know of a network beyond the suite's own results: a few passes, no more."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from turncoat.attacks import Threat, apgd, attacked, input_gradient, pgd
+from turncoat.attacks.losses import ce, dlr
+from turncoat.evaluation.closed_form import NearestMean, can_fall
+from turncoat.evaluation.journal import Journal, packed, unpacked
+from turncoat.evaluation.results import Bools
+from turncoat.evaluation.runner import Runner
+from turncoat.evaluation.suite import Planned
+from turncoat.randomness import generator
+
+PROBED = 100  # images; enough for a yes or no
+
+
+def deviation(runner: Runner) -> float:
+    """Largest difference between two passes over the same images, relative to the largest logit."""
+    images = runner.images[:PROBED]
+    first, second = runner.logits(images, -1), runner.logits(images, -2)
+    return float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
+
+
+def dead_gradients(runner: Runner, standing: Bools, second: bool) -> tuple[Bools, Bools]:
+    """Which standing images have an input gradient of zero, and which one that is not finite.
+
+    Of the cross-entropy, that most attacks follow; in a second look of the DLR, which no scale of the logits saturates.
+    """
+
+    def work() -> dict[str, str]:
+        zero, broken = np.zeros_like(standing), np.zeros_like(standing)
+        for number, place in enumerate(np.array_split(np.flatnonzero(standing), _pieces(standing, runner.batch_size))):
+            index = torch.from_numpy(place).to(runner.images.device)
+            with attacked(runner.model, generator=generator(runner.seed, "gradients", number)):
+                gradient, _, _ = input_gradient(
+                    runner.model, runner.images[index], dlr if second else ce, runner.labels[index]
+                )
+            runner.passes["forward"] += len(place)
+            runner.passes["backward"] += len(place)
+            flat = gradient.flatten(1)
+            zero[place] = (flat == 0).all(1).cpu().numpy()
+            broken[place] = (~torch.isfinite(flat)).any(1).cpu().numpy()
+        return {"zero": packed(zero), "broken": packed(broken)}
+
+    if not standing.any():
+        return np.zeros_like(standing), np.zeros_like(standing)
+    before = dict(runner.passes)
+    found = runner.journal.once(f"{runner.scope} gradients {second}", work)
+    runner.passes = {way: before[way] + int(standing.sum()) for way in before}  # as a resumed run counts them
+    return unpacked(found["zero"], len(standing)), unpacked(found["broken"], len(standing))
+
+
+def _pieces(standing: Bools, batch_size: int) -> int:
+    return max(1, -(-int(standing.sum()) // batch_size))
+
+
+def unbounded(runner: Runner, standing: Bools, norm: str, second: bool) -> Bools:
+    """Who still stands where every image can be turned into any other, by an attack that must then succeed."""
+    size = runner.images[0].numel()
+    reach = Threat(norm, {"linf": 1.0, "l2": float(size) ** 0.5, "l1": float(size)}[norm])
+    planned = Planned(apgd, {"steps": 50, "loss": "dlr"}) if second else Planned(pgd, {"steps": 20})
+    return runner.attack(f"unbounded {second}", planned, reach, standing, "every image within reach")[0]
+
+
+def on_a_linear_classifier(runner: Runner, planned: Mapping[str, Planned], threat: Threat) -> tuple[int, int] | None:
+    """Adversarial images that the attacks find on a linear classifier of these images, and how many there are.
+
+    Attacks run until all are found: mostly that is one step of the first. None where there are none to be found.
+    """
+    images, labels = runner.images[:PROBED], runner.labels[:PROBED]
+    model = NearestMean(images, labels).eval()
+    right = model(images).argmax(1) == labels
+    exist = right & can_fall(model, images, labels, threat)
+    if not bool(exist.any()):
+        return None
+    linear = Runner(model, images, labels, seed=runner.seed, batch_size=PROBED, journal=Journal(), scope="linear")
+    standing = exist.cpu().numpy()
+    for name, plan in planned.items():
+        if plan.function is not None and plan.threat is None and not plan.spatial and plan.meets(model, False):
+            standing = linear.attack(name, plan, threat, standing, "a linear classifier")[0]
+        if not standing.any():
+            break
+    return int((exist.cpu().numpy() & ~standing).sum()), int(exist.sum())

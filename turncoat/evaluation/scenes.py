@@ -1,0 +1,68 @@
+"""What no image by image attack shows: accuracy on shifted and corrupted images, and universal perturbations."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from turncoat.attacks import CORRUPTIONS, SHIFTS, Threat, perturb
+from turncoat.errors import TurncoatError
+from turncoat.evaluation.results import Evaluation
+from turncoat.evaluation.runner import Runner
+from turncoat.evaluation.suite import UNIVERSAL, Suite
+from turncoat.randomness import generator
+
+Shift = Callable[[Tensor, int, torch.Generator | None], Tensor]
+Images = tuple[Tensor, Tensor]
+
+
+def scenes(runner: Runner, suite: Suite, threat: Threat, held_out: Images | None, result: Evaluation) -> None:
+    """Enter into `result` what the suite asks for.
+
+    Args:
+        held_out: images and labels, none of them tested, that universal perturbations are made on.
+    """
+    result.shifts = _shifted(runner, "shift", {name: SHIFTS[name] for name in suite.shifts}, suite)
+    result.corruptions = _shifted(runner, "corruption", {name: CORRUPTIONS[name] for name in suite.corruptions}, suite)
+    if suite.universal:
+        if held_out is None:
+            raise TurncoatError(f"suite {suite.name}: universal perturbations need `held_out` images")
+        result.universal = _universal(runner, dict(suite.universal), threat, held_out)
+
+
+def _shifted(runner: Runner, kind: str, chosen: Mapping[str, Shift], suite: Suite) -> list[dict[str, Any]]:
+    rows = []
+    for name, shift in chosen.items():
+        for severity in suite.severities:
+
+            def work(name: str = name, shift: Shift = shift, severity: int = severity) -> int:
+                right = 0
+                parts = zip(runner.images.split(runner.batch_size), runner.labels.split(runner.batch_size), strict=True)
+                for number, (images, labels) in enumerate(parts):
+                    source = generator(runner.seed, kind, name, severity, number, device=images.device)
+                    seen = shift(images, severity, source)
+                    right += int((runner.logits(seen, number).argmax(1) == labels).sum())
+                return right
+
+            right = runner.counted(f"{kind} {name} {severity}", work)
+            rows.append({kind: name, "severity": severity, "correct": right, "n": len(runner.labels)})
+    return rows
+
+
+def _universal(runner: Runner, settings: dict[str, Any], threat: Threat, held_out: Images) -> list[dict[str, Any]]:
+    """How many images of other classes one perturbation a class sends to it; made anew against this very network."""
+    make = UNIVERSAL[settings.pop("form")]
+    rows = []
+    for target in range(runner.clean_logits.shape[1]):
+        others = runner.labels != target
+
+        def work(target: int = target, others: Tensor = others) -> int:
+            source = generator(runner.seed, "universal", target, device=runner.images.device)
+            change = make(runner.model, *held_out, threat, target=target, generator=source, **settings)
+            batches = enumerate(perturb(runner.images[others], change).split(runner.batch_size))
+            return sum(int((runner.logits(batch, number).argmax(1) == target).sum()) for number, batch in batches)
+
+        reached = runner.counted(f"universal {target}", work)
+        rows.append({"target": target, "reached": reached, "n": int(others.sum())})
+    return rows

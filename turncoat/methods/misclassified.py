@@ -44,15 +44,7 @@ class Misclassified(Method[MisclassifiedSettings]):
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         self.model = network
         reference = train_reference(network, train, self.settings.reference, self.task, seed, self.settings.attack)
-        right = predictions(reference, train.images) == train.labels
-        wrong = int((~right).sum())
-        if wrong == 0:
-            raise TurncoatError("reference: the choosing network misclassifies no training image; shorten its epochs")
-        self.chosen = ~right
-        if self.settings.subset == "correct":
-            shuffled = torch.randperm(len(right), generator=generator(seed, "subset")).to(right.device)
-            self.chosen = torch.zeros_like(right)
-            self.chosen[shuffled[right[shuffled]][:wrong]] = True
+        self.chosen = choose(predictions(reference, train.images) == train.labels, self.settings.subset, seed)
         return train
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
@@ -68,3 +60,23 @@ class Misclassified(Method[MisclassifiedSettings]):
         if settings.treatment == "regularised":
             losses = losses + settings.beta * chosen * divergence(self.model(batch.images), logits)
         return losses.mean(), {"train_accuracy": accuracy(logits, batch.labels), "chosen": chosen.float().mean()}
+
+
+def choose(right: Tensor, subset: str, seed: int) -> Tensor:
+    """The images (n,) bool that are not `right`, or with `subset` "correct" as many of those that are, at random.
+
+    Raises:
+        TurncoatError: none are wrong, or more than half.
+    """
+    wrong = int((~right).sum())
+    if not 0 < wrong <= len(right) // 2:
+        raise TurncoatError(
+            f"reference: the choosing network misclassifies {wrong} of {len(right)} training images, so there are "
+            f"no two subsets to compare; give it {'fewer' if wrong == 0 else 'more'} epochs"
+        )
+    if subset == "misclassified":
+        return ~right
+    shuffled = torch.randperm(len(right), generator=generator(seed, "subset")).to(right.device)
+    chosen = torch.zeros_like(right)
+    chosen[shuffled[right[shuffled]][:wrong]] = True
+    return chosen

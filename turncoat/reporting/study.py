@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from turncoat.errors import TurncoatError
@@ -85,20 +87,24 @@ class Study:
                 return None
             if sha256(path) != self.records[cell].examples["sha256"]:
                 raise TurncoatError(f"{path}: not the file its record names; run `{cell.command}`")
-            with np.load(path, allow_pickle=False) as arrays:
-                if metric == "worst":
-                    worst = self.records[cell].best.worst
-                    names = ["clean", *worst.attacks] if worst else []
-                else:
-                    names = [metric]
-                if not names or any(name not in arrays for name in names):
-                    return None
-                rows.append(np.logical_and.reduce([arrays[name].astype(bool) for name in names]))
-                if index is None:
-                    index = arrays["index"].tolist()
-                elif index != arrays["index"].tolist():
-                    raise TurncoatError(f"{path}: other test images than {cells[0]}; run `{cell.command}`")
+            arrays = _examples(path, self.records[cell].examples["sha256"])
+            worst = self.records[cell].best.worst
+            names = ["clean", *(worst.attacks if worst else ["worst"])] if metric == "worst" else [metric]
+            if any(name not in arrays for name in names):
+                return None
+            rows.append(np.logical_and.reduce([arrays[name].astype(bool) for name in names]))
+            if index is None:
+                index = arrays["index"].tolist()
+            elif index != arrays["index"].tolist():
+                raise TurncoatError(f"{path}: other test images than {cells[0]}; run `{cell.command}`")
         return (np.stack(rows), index or []) if rows else None
+
+
+@lru_cache(maxsize=1024)
+def _examples(path: Path, checksum: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an examples.npz whose checksum was verified; read once, for every claim that pairs the cell."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def expected(settings: Settings) -> list[Cell]:

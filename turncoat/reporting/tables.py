@@ -191,8 +191,7 @@ def write(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], fo
             for paper in papers
             if study.arms_of(dataset, paper.name, list(paper.arms))
         ]
-    for dataset in dict.fromkeys(verdict.dataset for verdict in verdicts):
-        tables.append(verdict_table(papers, verdicts, dataset))
+    tables += [verdict_table(papers, verdicts, dataset) for dataset in study.settings.study.datasets]
     for table in tables:
         table.save(folder)
     return {table.name: table for table in tables}

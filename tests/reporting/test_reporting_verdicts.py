@@ -1,0 +1,212 @@
+"""Claims files and the rules that decide them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from turncoat.errors import TurncoatError
+from turncoat.reporting import claims
+from turncoat.reporting.claims import Claim, Measurement, Paper
+from turncoat.reporting.statistics import Interval
+from turncoat.reporting.verdicts import Verdict, judge, judge_all, rule
+
+CLAIMS = Path(__file__).parents[2] / "claims"
+
+
+@pytest.fixture(scope="module")
+def papers() -> list[Paper]:
+    return claims.load(CLAIMS)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    synthetic.write(tmp_path)
+    return tmp_path
+
+
+def of(papers: list[Paper], name: str) -> tuple[Paper, Claim]:
+    return next((paper, claim) for paper in papers for claim in paper.claims if claim.id == name)
+
+
+# ------------------------------------------------------------------------------------------------------ the files
+
+
+def test_every_paper_has_its_claims(papers: list[Paper]) -> None:
+    least = {"mart": 6, "atop": 6, "advamd": 6, "rat": 5, "reverse": 5}
+    assert {paper.name: len(paper.claims) >= least[paper.name] for paper in papers} == dict.fromkeys(least, True)
+    for paper in papers:
+        assert {"headline", "component"} <= {claim.kind for claim in paper.claims}, paper.name
+
+
+def test_nothing_is_reported_that_could_not_be_read(papers: list[Paper]) -> None:
+    """Of AdvAmd and RAT no figure could be read; AdvAmd's one number is its neighbour's."""
+    reported = {claim.id for paper in papers for claim in paper.claims if claim.reported != "unavailable"}
+    assert not {name for name in reported if name.startswith(("advamd", "rat"))}
+    assert {paper.name for paper in papers if paper.reported} == {"mart", "atop"}
+
+
+def test_a_reported_effect_is_the_difference_of_the_reported_values(papers: list[Paper]) -> None:
+    checked = 0
+    for paper in papers:
+        values = {(value.arm, value.metric): value.value for value in paper.reported}
+        for claim in paper.claims:
+            pair = [(arm, claim.measured.metric) for arm in (claim.measured.arm, claim.measured.against)]
+            on_cifar10 = "cifar10" in claim.datasets and claim.reported != "unavailable"
+            if on_cifar10 and all(key in values for key in pair):
+                assert claim.reported.points == pytest.approx(values[pair[0]] - values[pair[1]])  # type: ignore[union-attr]
+                checked += 1
+    assert checked >= 7
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("margin: 2.66", "margn: 2.66", "unknown claims.0.measured.margn; did you mean margin"),
+        ("against: trades", "against: tradez", "tradez is not among arms"),
+        ("against: trades", "against: mart", "with itself"),
+        ("direction: higher, margin: 0.0", "direction: level, margin: 0.0", "level needs a margin above 0"),
+        ("id: mart-over-pgd-fgsm", "id: mart-over-pgd", "stands twice"),
+        ("name: mart", "name: smart", "must be the file's own"),
+        ("points: 5.32", "points: soon", "claims.0.reported"),
+    ],
+)
+def test_a_faulty_claims_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    shutil.copytree(CLAIMS, tmp_path / "claims")
+    path = tmp_path / "claims" / "mart.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(TurncoatError, match=message) as error:
+        claims.load(tmp_path / "claims")
+    assert "mart.yaml" in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------------- the rules
+
+
+def measured(direction: str, margin: float) -> Measurement:
+    return Measurement(metric="clean", arm="a", against="b", direction=direction, margin=margin)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("direction", "margin", "low", "high", "word"),
+    [
+        ("higher", 2, 2.5, 4, "reproduced"),
+        ("higher", 2, 2, 4, "reproduced"),
+        ("higher", 2, 0.5, 4, "direction holds"),
+        ("higher", 2, 0.5, 1.5, "direction holds"),
+        ("higher", 2, -1, 3, "inconclusive"),
+        ("higher", 2, -1, 1, "not reproduced"),
+        ("higher", 2, -3, -1, "not reproduced"),
+        ("higher", 0, 0.1, 1, "reproduced"),
+        ("higher", 0, -0.1, 1, "inconclusive"),
+        ("higher", 0, -1, -0.1, "not reproduced"),
+        ("higher", 0, 0, 0, "not reproduced"),
+        ("lower", 2, -4, -2.5, "reproduced"),
+        ("lower", 2, -4, -0.5, "direction holds"),
+        ("lower", 2, 1, 3, "not reproduced"),
+        ("level", 1, -0.9, 0.8, "reproduced"),
+        ("level", 1, -0.9, 1.2, "inconclusive"),
+        ("level", 1, 1.2, 3, "not reproduced"),
+        ("level", 1, -3, -1.2, "not reproduced"),
+    ],
+)
+def test_rules(direction: str, margin: float, low: float, high: float, word: str) -> None:
+    claim = measured(direction, margin)
+    assert rule(claim, Interval(low, high), seeds=3, own=True)[0] == word
+    weaker = "direction holds" if word == "reproduced" else word
+    assert rule(claim, Interval(low, high), seeds=1, own=True)[0] == weaker
+    assert rule(claim, Interval(low, high), seeds=3, own=False)[0] == weaker
+
+
+def test_digits_never_stand_for_cifar10(root: Path, papers: list[Paper]) -> None:
+    study = synthetic.study(root)
+    on = {verdict.dataset: verdict for verdict in judge_all(study, papers) if verdict.claim == "mart-over-trades-pgd"}
+    assert on["digits"].word == "direction holds"
+    assert "not the setting of the claim" in on["digits"].why
+    assert (on["cifar10"].word, on["cifar10"].why) == ("not run", "the study does not include cifar10")
+
+
+def test_the_claims_own_setting_can_be_reproduced(root: Path, papers: list[Paper]) -> None:
+    synthetic.write(root, datasets=("cifar10",), n=1000)
+    study = synthetic.study(root, datasets=("cifar10",))
+    verdict = judge(study, *of(papers, "mart-over-trades-pgd"), "cifar10")
+    assert (verdict.word, verdict.own_setting, verdict.n, verdict.seeds) == ("reproduced", True, 1000, (0, 1, 2))
+    assert verdict.p_value is not None
+    assert verdict.p_value < 1e-6
+    assert judge(study, *of(papers, "mart-unlabelled"), "cifar10").own_setting is False  # another network
+
+
+def test_the_effect_is_the_mean_over_seeds_of_the_records_differences(root: Path, papers: list[Paper]) -> None:
+    study = synthetic.study(root)
+    verdict = judge(study, *of(papers, "mart-kl"), "digits")
+    rates = {
+        arm: [
+            record.best.attacks["pgd-20"].correct / record.best.attacks["pgd-20"].n
+            for _, record in study.of("digits", arm)
+        ]
+        for arm in ("mart", "mart-no-kl")
+    }
+    differences = [100 * (a - b) for a, b in zip(rates["mart"], rates["mart-no-kl"], strict=True)]
+    assert verdict.effect == pytest.approx(sum(differences) / 3)
+    assert verdict.interval is not None
+    assert verdict.interval.low <= min(differences) or verdict.interval.high >= max(differences)
+    assert {str(cell) for cell in verdict.cells} == {f"digits/{arm}/{seed}" for arm in rates for seed in (0, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("flag", "claim", "word"),
+    [
+        ({"name": "random-forward", "attack": None, "blocks": True}, "mart-over-trades-pgd", "unreliable"),
+        ({"name": "zero-gradients", "attack": "pgd-20", "blocks": True}, "mart-over-trades-pgd", "unreliable"),
+        ({"name": "zero-gradients", "attack": "pgd-20", "blocks": True}, "mart-worst-case", "unreliable"),
+        ({"name": "zero-gradients", "attack": "pgd-20", "blocks": True}, "mart-over-pgd-fgsm", "direction holds"),
+        ({"name": "steps-matter", "attack": "pgd-20", "blocks": False}, "mart-over-trades-pgd", "direction holds"),
+    ],
+)
+def test_a_blocking_flag_makes_what_rests_on_it_unreliable(
+    root: Path, papers: list[Paper], flag: dict[str, Any], claim: str, word: str
+) -> None:
+    synthetic.edit(root, "digits/mart/1", lambda record: record["flags"].append(flag | {"detail": "as told"}))
+    verdict = judge(synthetic.study(root), *of(papers, claim), "digits")
+    assert verdict.word == word
+    if word == "unreliable":
+        assert flag["name"] in verdict.why
+        assert verdict.effect is not None  # the number is shown, the verdict withheld
+
+
+def test_a_missing_seed_is_not_run_and_says_which(root: Path, papers: list[Paper]) -> None:
+    (root / "reports/records/digits/mart/1/record.json").unlink()
+    verdict = judge(synthetic.study(root), *of(papers, "mart-kl"), "digits")
+    assert (verdict.word, verdict.why) == ("not run", "missing: digits/mart/1 (no record)")
+
+
+def test_an_attack_that_the_suite_lacks_is_not_run(root: Path, papers: list[Paper]) -> None:
+    verdict = judge(synthetic.study(root), *of(papers, "mart-autoattack"), "digits")
+    assert (verdict.word, verdict.why) == ("not run", "the suite has no measure named autoattack")
+
+
+def test_changing_one_record_changes_the_verdicts_that_depend_on_it_and_only_those(
+    root: Path, papers: list[Paper]
+) -> None:
+    def all_verdicts() -> dict[tuple[str, str], Verdict]:
+        return {(v.claim, v.dataset): v for v in judge_all(synthetic.study(root), papers)}
+
+    before = all_verdicts()
+    for seed in (0, 1, 2):
+        synthetic.edit(root, f"digits/mart-no-kl/{seed}", lambda r: r["best"]["attacks"]["pgd-20"].update(correct=390))
+    after = all_verdicts()
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {("mart-kl", "digits")}
+    assert (before["mart-kl", "digits"].word, after["mart-kl", "digits"].word) == ("direction holds", "not reproduced")
+
+
+def test_one_seed_without_outcomes_per_image_still_has_an_interval(root: Path, papers: list[Paper]) -> None:
+    for arm in ("mart", "trades"):
+        (root / f"reports/records/digits/{arm}/0/examples.npz").unlink()
+    verdict = judge(synthetic.study(root, seeds=(0,)), *of(papers, "mart-over-trades-pgd"), "digits")
+    assert verdict.p_value is None
+    assert verdict.interval is not None
+    assert verdict.interval.low < verdict.effect < verdict.interval.high  # type: ignore[operator]

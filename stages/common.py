@@ -58,5 +58,9 @@ def model_folder(dataset: str, arm: str, seed: int) -> Path:
     return Path("models") / dataset / arm / str(seed)
 
 
+def pretrained_folder(dataset: str, seed: int) -> Path:
+    return Path("models") / dataset / "pretrained" / str(seed)
+
+
 def record_folder(dataset: str, arm: str, seed: int) -> Path:
     return Path("reports") / "records" / dataset / arm / str(seed)

@@ -1,20 +1,19 @@
 """Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
 
-from pathlib import Path
 from typing import Any
 
-from stages.common import data_folder, known, model_folder
+from stages.common import data_folder, known, model_folder, pretrained_folder
 from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
 from turncoat.evaluation.validation import validator
-from turncoat.methods import METHODS, Task, arm_settings, check_arms, schedule
+from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
 from turncoat.training import fingerprint, initialised, resolve, train_cell
 
 
-def train(settings: Settings, dataset: str, arm: str, seed: int) -> None:
-    """Train `arm` ("baseline": standard training from scratch) and publish its files.
+def train(settings: Settings, dataset: str, arm: str, seed: int, section: Section = "arms") -> None:
+    """Train `arm` ("baseline": standard training from scratch) of a section of params.yaml and publish its files.
 
     Raises:
         TurncoatError: a name that is not defined, settings out of range, damaged inputs, a loss that is not finite.
@@ -27,13 +26,16 @@ def train(settings: Settings, dataset: str, arm: str, seed: int) -> None:
     if arm == "baseline":
         plan, steps = ArmSettings(method="standard", start="scratch"), of_dataset.training
     else:
-        plan, steps = arm_settings(settings, arm), schedule(settings, dataset, arm)
+        plan, steps = arm_settings(settings, arm, section), schedule(settings, dataset, arm, section)
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
     threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
-    method = METHODS[plan.method](plan, Task(threat, len(images.classes)))
+    inputs = [data_folder(dataset) / "dataset.json"]
+    foundation = {name: pretrained_folder(dataset, seed) / name / "best.safetensors" for name in plan.builds_on}
+    inputs += foundation.values()
+    pretrained = {name: compute.place(models.load(path)) for name, path in foundation.items()}
+    method = METHODS[plan.method](plan, Task(threat, len(images.classes), pretrained))
 
-    inputs: list[Path] = [data_folder(dataset) / "dataset.json"]
     if (plan.start or of_dataset.start) == "baseline":
         inputs.append(model_folder(dataset, "baseline", seed) / "best.safetensors")
         network = models.load(inputs[-1])
@@ -45,6 +47,8 @@ def train(settings: Settings, dataset: str, arm: str, seed: int) -> None:
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
 
+    folder = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
+    arm = arm if section == "arms" else f"{section}-{arm}"
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
         "arm": plan.model_dump() | {"start": plan.start or of_dataset.start, "training": steps.model_dump()},
@@ -65,7 +69,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int) -> None:
             cell=cell,
             settings=resolved,
             key=key,
-            folder=model_folder(dataset, arm, seed),
+            folder=folder,
             validate=validator(
                 resident(images.validation.images, images.validation.labels, compute.device), threat, seed
             ),

@@ -7,6 +7,7 @@ from torch import nn
 
 from turncoat.attacks import Threat, pgd
 from turncoat.data.batches import DeviceSplit
+from turncoat.evaluation.runner import seeded
 from turncoat.randomness import generator
 
 
@@ -15,7 +16,8 @@ def validator(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A function from a deployed module to `validation_clean` and `validation_robust`, shares in [0, 1].
 
-    The start of the attack is the same at each call, so that epochs are compared on equal terms.
+    The start of the attack, and what a random network draws, is the same at each call, so that epochs are compared on
+    equal terms.
     """
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -25,14 +27,14 @@ def validator(
         for start in range(0, len(split), batch_size):
             images = split.floats(start, start + batch_size)
             labels = split.labels[start : start + batch_size]
-            with torch.no_grad():
+            with seeded(seed, "validate", start, device=images.device), torch.no_grad():
                 right = model(images).argmax(1) == labels
             images, labels = images[right], labels[right]
             clean += len(labels)
             if len(labels):
                 source = generator(seed, "validate", start, device=images.device)
                 adversarial = pgd(model, images, labels, threat, steps=steps, generator=source, early_stop=True)
-                with torch.no_grad():
+                with seeded(seed, "validate", start, device=images.device), torch.no_grad():
                     robust += int((model(adversarial).argmax(1) == labels).sum())
         model.train(was_training)
         return {"validation_clean": clean / len(split), "validation_robust": robust / len(split)}

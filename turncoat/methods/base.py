@@ -1,6 +1,7 @@
 """What a method is: settings, `prepare`, `loss`, `deploy`. A method's file adds what its paper adds, no more."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class Task:
 
     threat: Threat
     classes: int
+    pretrained: Mapping[str, nn.Module] = field(default_factory=dict)  # what the arm's `builds_on` names, on the device
 
 
 class Method(Generic[Settings]):

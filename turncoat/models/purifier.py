@@ -62,6 +62,8 @@ class Hourglass(nn.Module):
         self.inner = self._inner(widths[-1], size >> depth, conv)
         self.up = nn.ModuleList(conv(b + a * skips, a) for b, a in pairwise(reversed(widths)))
         self.head = nn.Conv2d(width, outputs, 3, 1, 1)
+        if skips:  # begins as nearly the identity: from a random start tanh saturates on dark images, and no way back
+            nn.init.zeros_(self.head.weight)
 
     @staticmethod
     def _inner(width: int, side: int, conv: type[nn.Module]) -> nn.Module:
@@ -70,7 +72,8 @@ class Hourglass(nn.Module):
         return conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) to (n, outputs, h, w) in [-1, 1]."""
+        """(n, inputs, h, w), the image first, to (n, outputs, h, w) in [-1, 1]."""
+        image = x[:, : self.head.out_channels]
         x = self.stem(x)
         kept = []
         for layer in self.down:
@@ -81,7 +84,7 @@ class Hourglass(nn.Module):
             skipped = kept.pop()
             x = functional.interpolate(x, size=skipped.shape[-2:])
             x = layer(torch.cat([x, skipped], 1) if self.skips else x)
-        made: Tensor = self.head(x).tanh()
+        made: Tensor = (self.head(x) + 2 * image * self.skips).tanh()
         return made
 
 
@@ -103,10 +106,9 @@ class Purifier(nn.Module):
             "kind": "purifier", "network": network, "shape": [channels, height, width_], "width": width,
         }  # fmt: skip
         stages, conv, skips = PURIFIERS[network]
-        # visible image, ones, mask: the ones tell a convolution where the image ends. Then what the last stage made.
+        # image, ones, mask: the ones tell a convolution where the image ends
         self.stages = nn.ModuleList(
-            Hourglass(channels + 2 + channels * (stage > 0), channels, width, min(height, width_), conv, skips)
-            for stage in range(stages)
+            Hourglass(channels + 2, channels, width, min(height, width_), conv, skips) for _ in range(stages)
         )
 
     def outputs(self, images: Tensor, masks: Tensor) -> Tensor:
@@ -117,11 +119,10 @@ class Purifier(nn.Module):
             masks: (n, 1, h, w), 1 where hidden.
         """
         visible = (2 * images - 1) * (1 - masks)
-        given = torch.cat([visible, torch.ones_like(masks), masks], 1)
         made: list[Tensor] = []
         for stage in self.stages:
-            drafted = [visible + made[-1] * masks] if made else []
-            made.append(stage(torch.cat([given, *drafted], 1)))
+            drafted = visible + made[-1] * masks if made else visible
+            made.append(stage(torch.cat([drafted, torch.ones_like(masks), masks], 1)))
         return (torch.stack(made, 1) + 1) / 2
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Ye et al., "Brain-inspired reverse adversarial examples", 2019 (arXiv 1905.12171
 Calibrator", CVPR 2020. The paper's text could not be had: the formulas below are a reading of its abstract.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Frozen(nn.Module):
         self.spec: Final = {"kind": self.kind, "classifier": classifier.spec, "epsilon": epsilon, **settings}
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "Frozen":
+    def train(self, mode: bool = True) -> Self:
         """Switch all but the classifier, which stays in eval mode."""
         super().train(mode)
         self.classifier.eval()
@@ -75,6 +75,15 @@ class Calibrated(Frozen):
         self.generator = Generator(channels[0], channels[0] + attention, width, blocks)
         if not signed:
             nn.init.constant_(self.generator.bias[: channels[0]], -2.0)  # start near no perturbation
+
+    def before(self, classifier: nn.Module) -> "Calibrated":
+        """The same calibrator, weights shared, before another classifier: trained on one, transferred to the other."""
+        if classifier is self.classifier:
+            return self
+        rest = {name: value for name, value in self.spec.items() if name not in ("kind", "classifier")}
+        moved = Calibrated(classifier, **rest)
+        moved.generator = self.generator
+        return moved.train(self.training)
 
     def perturbation(self, images: Tensor) -> Tensor:
         """The reverse perturbation before clipping: (n, c, h, w), in [-E, E], or in [0, E] unless signed."""

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from turncoat.errors import TurncoatError
 from turncoat.methods.adapted import Adapted
+from turncoat.methods.adapted import Adapted
 from turncoat.methods.advamd import AdvAmd
 from turncoat.methods.atop import Atop
 from turncoat.methods.base import Method, Task
@@ -12,6 +13,8 @@ from turncoat.methods.mart import Mart
 from turncoat.methods.misclassified import Misclassified
 from turncoat.methods.pgd import PGDTraining
 from turncoat.methods.purifying import PurifierTraining
+from turncoat.methods.rat import Rat
+from turncoat.methods.reverse import Reverse
 from turncoat.methods.rat import Rat
 from turncoat.methods.reverse import Reverse
 from turncoat.methods.standard import Standard
@@ -27,6 +30,9 @@ METHODS: dict[str, type[Method[Any]]] = {
     "misclassified": Misclassified,
     "advamd": AdvAmd,
     "fast_advprop": FastAdvProp,
+    "rat": Rat,
+    "reverse": Reverse,
+    "adapted": Adapted,
     "atop": Atop,
     "purifier": PurifierTraining,
     "rat": Rat,

@@ -56,6 +56,15 @@ class Evidence:
     moved: Bools | None = None
 
     @property
+    def random(self) -> bool:
+        return self.deviation > DEVIATION
+
+    @property
+    def chance(self) -> float:
+        """Points by which one kind of attack may beat another: on a random network more images fall to any new try."""
+        return GAP if self.random else SHARE
+
+    @property
     def doubtful(self) -> bool:
         """Whether so much is left standing that it may be an attack's failure."""
         return points(self.result.worst) > NOTHING_LEFT
@@ -74,7 +83,7 @@ def is_probabilities(outputs: Tensor) -> bool:
 
 def random_forward(e: Evidence) -> Flag | None:
     """Two passes over the same images differ: dropout left on, or a random defence, which needs EOT."""
-    if e.deviation <= DEVIATION:
+    if not e.random:
         return None
     met = "an attack averaged over the draws" if e.averaged else "no attack averaged over the draws"
     detail = f"two forward passes over the same images differ by {e.deviation:.1e} of the largest logit; {met}"
@@ -114,7 +123,7 @@ def nan_gradient(e: Evidence) -> Flag | None:
 def black_box_beats_gradients(e: Evidence) -> Flag | None:
     """Images that fall to scores or transferred images, but to no gradient attack: gradients that mislead."""
     share = points(e.result.standing(ITERATIVE) & ~e.result.standing(ITERATIVE, BLACK_BOX))
-    if not e.doubtful or share <= SHARE:
+    if not e.doubtful or share <= e.chance:
         return None
     return Flag("black-box", f"{share:.1f} % of the images fall to a black box, to no gradient attack", blocks=True)
 
@@ -122,7 +131,7 @@ def black_box_beats_gradients(e: Evidence) -> Flag | None:
 def one_step_beats_iterations(e: Evidence) -> Flag | None:
     """Images that fall to one step, but to no iterative attack."""
     share = points(e.result.standing(ITERATIVE) & ~e.result.standing(ITERATIVE, ONE_STEP))
-    if not e.doubtful or share <= SHARE:
+    if not e.doubtful or share <= e.chance:
         return None
     return Flag("one-step", f"{share:.1f} % of the images fall to one step, to no iterative attack", blocks=True)
 

@@ -51,6 +51,14 @@ def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | N
     }
 
 
+def flag_rows(result: Evaluation) -> list[dict[str, Any]]:
+    """The flags as JSON."""
+    return [
+        {"name": flag.name, "attack": flag.attack, "detail": flag.detail, "blocks": flag.blocks}
+        for flag in result.flags
+    ]
+
+
 def _counts(result: Evaluation, members: Bools) -> dict[str, int]:
     """How many images there are, are right, and stand in the worst case."""
     return {
@@ -96,10 +104,7 @@ def cell_record(
             "attacks": {name: counted(right) for name, right in last.correct.items()},
         },
         "validation": training["validation"] | {"best_epoch": training["best_epoch"]},
-        "flags": [
-            {"name": flag.name, "attack": flag.attack, "detail": flag.detail, "blocks": flag.blocks}
-            for flag in best.flags
-        ],
+        "flags": flag_rows(best),
         "cost": {
             "training": {name: training["cost"][name] for name in ("images", "forward", "backward")},
             "evaluation": evaluation_cost(best),

@@ -168,6 +168,8 @@ class Runner:
                     threat,
                     generator=generator(self.seed, name, number, device=images.device),
                     progress=progress,
+                    # on a random network an image would leave at its first unlucky draw, long before it is adversarial
+                    early_stop=not self.random,
                     clean_logits=None if self.random else self.clean_logits[index],
                 )
                 self.passes = {"forward": counter.forwards, "backward": counter.backwards}

@@ -106,9 +106,11 @@ class Planned:
 
 
 def call(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, **given: Any) -> Tensor:
-    """Run `attack`, which is passed what it takes of `given`; examples leave when they fall."""
+    """Run `attack`, which is passed what it takes of `given`; fallen examples leave unless `early_stop` is off."""
     takes = inspect.signature(attack).parameters
     given = {"early_stop": True, **given}
+    if "early_stop" in takes and not given["early_stop"]:
+        given["restarts"] = 1  # a restart is for those that have not left
     return attack(model, images, labels, threat, **{name: value for name, value in given.items() if name in takes})
 
 
@@ -153,7 +155,7 @@ def plan_attack(raw: Mapping[str, Any], where: str) -> Planned:
         if settings or not isinstance(stored, str):
             raise TurncoatError(f"params.yaml: {where}: a transfer attack takes `stored`, a name under perturbations")
         return Planned(None, stored=stored)
-    _known(str(name), ["transfer", *ATTACKS], f"{where}.attack")
+    check_name(str(name), ["transfer", *ATTACKS], f"params.yaml: {where}.attack")
     entry = {key: settings.pop(key) for key in OF_THE_ENTRY if key in settings}
     attack = cast(Attack, ATTACKS[name])  # functions of unlike keywords
     _check_keys(attack, settings, where)
@@ -182,7 +184,7 @@ def build_suite(name: str, settings: SuiteSettings) -> Suite:
         ("universal.form", [settings.universal["form"]] if settings.universal else [], UNIVERSAL),
     ):
         for given in names:
-            _known(str(given), there, f"suites.{name}.{kind}")
+            check_name(str(given), there, f"params.yaml: suites.{name}.{kind}")
     if settings.universal:
         rest = {key: value for key, value in settings.universal.items() if key != "form"}
         _check_keys(UNIVERSAL[settings.universal["form"]], rest, f"suites.{name}.universal")
@@ -204,13 +206,13 @@ def plan_suite(name: str, attacks: Mapping[str, Mapping[str, Any]], **more: Any)
     return build_suite(name, validate(SuiteSettings, {"attacks": dict(attacks), **more}, f"suites.{name}", "suite"))
 
 
-def _known(name: str, names: Iterable[str], where: str) -> None:
+def check_name(name: str, names: Iterable[str], where: str) -> None:
     """Refuse a name that does not stand for anything; the nearest one is named, and all that there are."""
     names = list(names)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}? There are" if near else "there are"
-        raise TurncoatError(f"params.yaml: {where}: {name!r} is not defined; {hint} {', '.join(names)}")
+        raise TurncoatError(f"{where}: {name!r} is not defined; {hint} {', '.join(names)}")
 
 
 def _check_keys(attack: Attack, settings: Mapping[str, Any], where: str) -> None:

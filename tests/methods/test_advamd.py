@@ -199,7 +199,7 @@ def test_compute_is_counted(name, arm, cost):
 
 def test_the_arm_of_equal_compute_costs_what_advamd_costs():
     settings = load()
-    epochs = settings.arms["vanilla-equal"]["training"]["epochs"]
+    epochs = settings.arms["vanilla-equal-compute"]["training"]["epochs"]
     assert epochs == 8 * settings.datasets["digits"].finetuning.epochs
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from tests.methods.small import TASK, adversarial, batch_of, double, gradients, images_of, method, network, split_of
 from turncoat import models
 from turncoat.errors import TurncoatError
-from turncoat.methods import METHODS, arm_settings
+from turncoat.methods import METHODS, arm_settings, schedule
 from turncoat.methods.advamd import along, learning_ratio
 from turncoat.models.dual_norm import SplitBatchNorm, branch_gap, extract
 from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings, load
@@ -197,10 +197,20 @@ def test_compute_is_counted(name, arm, cost):
     assert passes["backward"] / passes["images"] == pytest.approx(cost)
 
 
-def test_the_arm_of_equal_compute_costs_what_advamd_costs():
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10"])
+def test_the_arm_of_equal_compute_costs_what_advamd_costs(dataset):
     settings = load()
-    epochs = settings.arms["vanilla-equal-compute"]["training"]["epochs"]
-    assert epochs == 8 * settings.datasets["digits"].finetuning.epochs
+    epochs = settings.datasets[dataset].finetuning.epochs
+    assert schedule(settings, dataset, "vanilla-equal-compute").epochs == 8 * epochs
+    assert schedule(settings, dataset, "advamd").epochs == epochs
+    assert schedule(settings, dataset, "advamd").lr == settings.datasets[dataset].finetuning.lr
+
+
+@pytest.mark.parametrize("epochs", ["0x", "2.5x", "x", "many"])
+def test_multiples_of_the_epochs_are_whole(epochs):
+    arm = {"method": "standard", "training": {"epochs": epochs}}
+    with pytest.raises(TurncoatError, match=r"arms\.mine\.training\.epochs"):
+        schedule(load().model_copy(update={"arms": {"mine": arm}}), "digits", "mine")
 
 
 @settings(max_examples=50, deadline=None)

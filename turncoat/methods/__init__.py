@@ -1,9 +1,9 @@
 """The methods by name, and the arms of params.yaml checked against them."""
 
+import re
 from typing import Any, Literal
 
 from turncoat.errors import TurncoatError
-from turncoat.methods.adapted import Adapted
 from turncoat.methods.adapted import Adapted
 from turncoat.methods.advamd import AdvAmd
 from turncoat.methods.atop import Atop
@@ -13,8 +13,6 @@ from turncoat.methods.mart import Mart
 from turncoat.methods.misclassified import Misclassified
 from turncoat.methods.pgd import PGDTraining
 from turncoat.methods.purifying import PurifierTraining
-from turncoat.methods.rat import Rat
-from turncoat.methods.reverse import Reverse
 from turncoat.methods.rat import Rat
 from turncoat.methods.reverse import Reverse
 from turncoat.methods.standard import Standard
@@ -30,9 +28,6 @@ METHODS: dict[str, type[Method[Any]]] = {
     "misclassified": Misclassified,
     "advamd": AdvAmd,
     "fast_advprop": FastAdvProp,
-    "rat": Rat,
-    "reverse": Reverse,
-    "adapted": Adapted,
     "atop": Atop,
     "purifier": PurifierTraining,
     "rat": Rat,
@@ -59,9 +54,11 @@ def arm_settings(settings: Settings, arm: str, section: Section = "arms") -> Arm
 
 
 def schedule(settings: Settings, dataset: str, arm: str, section: Section = "arms") -> TrainingSettings:
-    """The data set's `finetuning` schedule with the arm's departures from it."""
-    departures = arm_settings(settings, arm, section).training
+    """The data set's `finetuning` schedule with the arm's departures from it; `epochs: 8x` is eight times as long."""
+    departures = dict(arm_settings(settings, arm, section).training)
     known = settings.datasets[dataset].finetuning.model_dump()
+    if times := re.fullmatch(r"([1-9]\d*)x", str(departures.get("epochs"))):
+        departures["epochs"] = int(times[1]) * known["epochs"]
     return validate(TrainingSettings, known | departures, f"{section}.{arm}.training")
 
 

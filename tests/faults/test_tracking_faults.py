@@ -45,7 +45,7 @@ FLUSH = """
 import time
 from turncoat import tracking
 begin = time.monotonic()
-tracking.flush(30)
+tracking.flush(120)
 print("lost", time.monotonic() - begin)
 """
 
@@ -59,7 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for folder in tmp_path.glob("**/.scratch/tracking/*/"):
-        with relay.take_over(folder, 30):
+        with relay.take_over(folder):
             pass
 
 
@@ -181,7 +181,7 @@ def test_six_checkouts_at_one_fresh_store(project: Path, monkeypatch: pytest.Mon
         assert finish(training)[0] < 5
     for i in range(6):
         monkeypatch.chdir(project / f"checkout{i}")
-        assert run(FLUSH.replace("30", "90"))[1] == ""
+        assert run(FLUSH.replace("120", "240"))[1] == ""
         with relay.take_over(paths.folder()):
             pass
     assert curves(project / "shared.db") == {f"digits/arm{i}/0": expected() for i in range(6)}
@@ -191,6 +191,10 @@ def test_a_server_that_is_not_there(project: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     trainings = [start("mart"), start("pgd")]
     ended = [finish(training) for training in trainings]
+    begin = time.monotonic()
+    while not relay.outage(paths.folder()):
+        assert time.monotonic() - begin < 60
+        time.sleep(0.1)
     lost, said = run(FLUSH)  # the last word of a study
     assert max(lost, *(lost for lost, _ in ended)) < 5
     assert sum(said.count("\n") for _, said in ended) <= 1, ended
@@ -230,9 +234,9 @@ def test_a_server_that_does_not_answer(project: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         lost, _ = finish(start("mart", 100))
         assert lost < 5
-        begin = time.monotonic()
-        run(FLUSH.replace("30", "4"))
-        assert time.monotonic() - begin < 6
+        lost, said = run(FLUSH.replace("120", ""))
+        assert lost < 5
+        assert said.startswith("MLflow: ")
         assert len(paths.spools(paths.folder())) == 1
 
 
@@ -359,7 +363,7 @@ def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pyte
     code = (
         "from turncoat import tracking\n"
         "with tracking.open('report', 'abc') as tracker: tracker.artifact('tradeoff.svg', 'figures')\n"
-        "tracking.flush(30); print('lost', 0)"
+        "tracking.flush(120); print('lost', 0)"
     )
     finish(start("mart"))
     assert run(code)[1] == ""

@@ -28,7 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(project)
     yield project
     for folder in (project / ".scratch" / "tracking").glob("*/"):
-        with relay.take_over(folder, 30):
+        with relay.take_over(folder):
             pass
 
 

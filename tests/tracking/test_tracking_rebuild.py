@@ -197,7 +197,7 @@ def test_what_the_stages_said_live_stays(study: Path, rebuild: Callable[[], str]
         tracker.final(tracking.summary(mart))
     tracking.log_record(record("mart"), PROVENANCE, stage="evaluate@digits-mart-0")
     tracking.log_report("reports", stage="report")
-    assert tracking.flush(30)
+    assert tracking.flush(120)
     live = content(study)
     assert "2 of all these were new" in rebuild(), "the baseline, and the cell that was not told live"
     told = content(study)
@@ -263,13 +263,13 @@ def test_it_takes_the_place_of_a_forwarder_at_work(study: Path) -> None:
         made = make_mlflow()
         assert made.returncode == 0, made.stderr
         tracker.log(2, {"loss": 0.5})
-    assert tracking.flush(30)
+    assert tracking.flush(120)
     assert values(study, "digits/trades/0") == {("loss", 1): 1.0, ("loss", 2): 0.5}
     assert len(content(study)[0]) == 5
 
 
 def until_seen(project: Path, count: int) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while len(values(project, "digits/trades/0")) < count:
         assert time.monotonic() < until
         time.sleep(0.2)

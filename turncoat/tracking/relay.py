@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from turncoat.errors import TurncoatError
-from turncoat.tracking.paths import enabled, folder, is_locked, root, spools, warn
+from turncoat.tracking.paths import database, destination, enabled, folder, is_locked, root, spools, warn
 
 
 def start_forwarder(folder: Path) -> subprocess.Popen[bytes] | None:
@@ -82,14 +82,19 @@ def asked_to_leave(folder: Path) -> bool:
         return False
 
 
-def flush(timeout: float = 10.0) -> bool:
-    """Wait until all closed runs are in MLflow, at most `timeout` seconds, and not at all for a server that is down.
+def flush(timeout: float | None = None) -> bool:
+    """Wait until all closed runs are in MLflow, but not for a server that is known to be down.
+
+    Args:
+        timeout: seconds; by default 10 for the checkout's own store and 4 for a server, which may never answer.
 
     Returns:
         whether all is sent. If not, one line on stderr says so.
     """
     if not enabled() or not folder().exists():
         return True
+    if timeout is None:
+        timeout = 10 if database(destination()) else 4
     until, child = time.monotonic() + timeout, None
     while waiting := [path for path in spools(folder()) if not is_locked(path)]:
         if child and child.poll():

@@ -6,7 +6,6 @@ and report.html. A cell without a record, or with one from other settings, is "n
 """
 
 import argparse
-from typing import Any
 
 from stages.common import run
 
@@ -20,21 +19,20 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     partial = arguments().partial
 
+    from turncoat import tracking
     from turncoat.errors import TurncoatError
-    from turncoat.methods import arm_settings, schedule
+    from turncoat.methods import resolved
     from turncoat.reporting import report
     from turncoat.settings import load
 
     settings = load()
 
-    def resolve(dataset: str, arm: str) -> dict[str, Any]:
-        training = schedule(settings, dataset, arm).model_dump()
-        return arm_settings(settings, arm).model_dump() | {"training": training}
-
-    study, verdicts = report.build(settings, resolve)
+    study, verdicts = report.build(settings, lambda dataset, arm: resolved(settings, dataset, arm))
     print(
         f"{len(study.records)} of {len(study.records) + len(study.missing)} cells; {report.tally(verdicts)}", flush=True
     )
+    tracking.log_report(tags={f"verdict.{v.paper}.{v.claim}.{v.dataset}": v.word for v in verdicts})
+    tracking.flush()
     for cell, why in study.missing.items():
         print(f"not run: {cell} ({why}); {cell.command}")
     if study.missing and not partial:

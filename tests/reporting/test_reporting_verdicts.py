@@ -11,6 +11,7 @@ from turncoat.errors import TurncoatError
 from turncoat.reporting import claims
 from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.statistics import Interval
+from turncoat.reporting.study import load
 from turncoat.reporting.verdicts import Verdict, judge, judge_all, rule
 
 CLAIMS = Path(__file__).parents[2] / "claims"
@@ -160,9 +161,10 @@ def test_the_effect_is_the_mean_over_seeds_of_the_records_differences(root: Path
     ("flag", "claim", "word"),
     [
         ({"name": "random-forward", "attack": None, "blocks": True}, "mart-over-trades-pgd", "unreliable"),
-        ({"name": "zero-gradients", "attack": "pgd-20", "blocks": True}, "mart-over-trades-pgd", "unreliable"),
-        ({"name": "zero-gradients", "attack": "pgd-20", "blocks": True}, "mart-worst-case", "unreliable"),
-        ({"name": "zero-gradients", "attack": "pgd-20", "blocks": True}, "mart-over-pgd-fgsm", "direction holds"),
+        ({"name": "overstated", "attack": "pgd-20", "blocks": True}, "mart-over-trades-pgd", "unreliable"),
+        ({"name": "random-forward", "attack": None, "blocks": True}, "mart-worst-case", "unreliable"),
+        ({"name": "overstated", "attack": "pgd-20", "blocks": True}, "mart-worst-case", "direction holds"),
+        ({"name": "overstated", "attack": "pgd-20", "blocks": True}, "mart-over-pgd-fgsm", "direction holds"),
         ({"name": "steps-matter", "attack": "pgd-20", "blocks": False}, "mart-over-trades-pgd", "direction holds"),
     ],
 )
@@ -175,6 +177,35 @@ def test_a_blocking_flag_makes_what_rests_on_it_unreliable(
     if word == "unreliable":
         assert flag["name"] in verdict.why
         assert verdict.effect is not None  # the number is shown, the verdict withheld
+
+
+def test_a_flag_of_the_whole_network_leaves_clean_accuracy_alone(root: Path, papers: list[Paper]) -> None:
+    flag = {"name": "dead-gradients", "attack": None, "detail": "as told", "blocks": True}
+    synthetic.edit(root, "digits/mart/1", lambda record: record["flags"].append(flag))
+    paper, claim = of(papers, "mart-kl")
+    on_clean = claim.model_copy(update={"measured": claim.measured.model_copy(update={"metric": "clean"})})
+    assert judge(synthetic.study(root), paper, on_clean, "digits").word != "unreliable"
+
+
+def test_seen_and_unseen_shifts_are_those_of_the_first_arm(root: Path, papers: list[Paper]) -> None:
+    rates = {"mart": {"blur": 90, "noise": 70}, "pgd": {"blur": 60, "noise": 65}}
+    for arm, rate in rates.items():
+        rows = [{"shift": name, "severity": s, "correct": c, "n": 100} for name, c in rate.items() for s in (1, 5)]
+        for seed in (0, 1, 2):
+            synthetic.edit(root, f"digits/{arm}/{seed}", lambda r, rows=rows: r["best"].update(shifts=rows))
+
+    def resolve(dataset: str, arm: str) -> dict[str, Any]:
+        return synthetic.resolve(dataset, arm) | ({"seen": ["blur"]} if arm == "mart" else {})
+
+    for seed in (0, 1, 2):
+        synthetic.edit(root, f"digits/mart/{seed}", lambda r: r["settings"]["arm"].update(seen=["blur"]))
+    study = load(synthetic.settings(), resolve, root)
+    paper, claim = of(papers, "mart-over-pgd")
+    effects = {}
+    for metric in ("shifts", "shifts-seen", "shifts-unseen"):
+        changed = claim.model_copy(update={"measured": claim.measured.model_copy(update={"metric": metric})})
+        effects[metric] = judge(study, paper, changed, "digits").effect
+    assert effects == pytest.approx({"shifts": 17.5, "shifts-seen": 30, "shifts-unseen": 5})
 
 
 def test_a_missing_seed_is_not_run_and_says_which(root: Path, papers: list[Paper]) -> None:

@@ -119,10 +119,11 @@ def _results(paper: Paper, verdicts: Sequence[Verdict]) -> str:
 
 
 def _metrics(study: Study) -> list[str]:
-    """Columns of the explorer: clean, every attack and measure that some record holds, worst."""
+    """Columns of the explorer: clean, every attack that some record met, worst, and what else was measured."""
     attacks = {name: None for dataset in study.datasets for name in study.attacks(dataset)}
-    measures = {name: None for record in study.records.values() for name in record.best.measures}
-    return ["clean", *attacks, *measures, "worst"]
+    records = study.records.values()
+    others = {name: None for record in records for name in [*record.best.measures, *record.best.scenes]}
+    return ["clean", *attacks, "worst", *others]
 
 
 def _explorer(study: Study) -> list[dict[str, Any]]:
@@ -161,10 +162,8 @@ def _single(cell: Cell, record: Record, metric: str) -> Number | None:
 
 def _source(cell: Cell, metric: str, record: Record) -> str:
     """`reports/records/digits/mart/0/record.json#best.attacks.pgd-20`: where the count behind a number stands."""
-    if metric in ("clean", "worst"):
-        field = metric
-    else:
-        field = f"{'attacks' if metric in record.best.attacks else 'measures'}.{metric}"
+    inside = "attacks." if metric in record.best.attacks else "measures." if metric in record.best.measures else ""
+    field = f"{inside}{metric}"
     return f"reports/records/{cell}/record.json#best.{field}"
 
 

@@ -1,5 +1,6 @@
 """record.json, version 1, as typed data: what the evaluation of one cell left behind."""
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +86,22 @@ class ClassCount(_Read):
     worst: NonNegativeInt | None = None
 
 
+class SceneCount(Count):
+    """Accuracy under one shift or corruption at one severity."""
+
+    shift: str | None = None
+    corruption: str | None = None
+    severity: int
+
+
+class Universal(_Read):
+    """How many of the `n` images of other classes one perturbation sends to `target`."""
+
+    target: str
+    reached: NonNegativeInt
+    n: PositiveInt
+
+
 class Checkpoint(_Read):
     """What was measured on one of the two checkpoints; `measures` holds a paper's own accuracies by name."""
 
@@ -94,15 +111,45 @@ class Checkpoint(_Read):
     curve: list[CurvePoint] = []
     calibration: Calibration | None = None
     per_class: list[ClassCount] = []
+    shifts: list[SceneCount] = []
+    corruptions: list[SceneCount] = []
+    universal: list[Universal] = []
     measures: dict[str, Count] = {}
 
-    def count(self, metric: str) -> Count | None:
-        """`clean`, `worst`, an attack's name or the name of a paper's own measure; None where it was not measured."""
+    def count(self, metric: str, seen: Collection[str] = ()) -> Count | None:
+        """The count behind a metric; None where it was not measured.
+
+        Args:
+            metric: clean; worst; an attack or a paper's own measure; `shifts`, `corruptions` over all severities;
+                `universal`, images of other classes that one perturbation a class does not send to it;
+                `shifts-seen` and `shifts-unseen`, those of `seen` and the others.
+        """
         if metric == "clean":
             return self.clean
         if metric == "worst":
             return self.worst
+        if metric.startswith("shifts"):
+            chosen: dict[str, Callable[[SceneCount], bool]] = {
+                "shifts": lambda row: True,
+                "shifts-seen": lambda row: row.shift in seen,
+                "shifts-unseen": lambda row: row.shift not in seen,
+            }
+            return _pooled([row for row in self.shifts if chosen[metric](row)]) if metric in chosen else None
+        if metric == "corruptions":
+            return _pooled(self.corruptions)
+        if metric == "universal":
+            return _pooled([Count(correct=row.n - row.reached, n=row.n) for row in self.universal])
         return self.attacks.get(metric) or self.measures.get(metric)
+
+    @property
+    def scenes(self) -> list[str]:
+        """Which of the pooled metrics were measured."""
+        return [name for name in ("shifts", "corruptions", "universal") if getattr(self, name)]
+
+
+def _pooled(counts: Sequence[Count]) -> Count | None:
+    """All counts as one; each is of as many images, so that this is their mean."""
+    return Count(correct=sum(c.correct for c in counts), n=sum(c.n for c in counts)) if counts else None
 
 
 class Flag(_Read):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from turncoat.reporting.claims import Claim, Measurement, Paper
-from turncoat.reporting.record import Cell, Count, Flag
+from turncoat.reporting.record import Cell, Count
 from turncoat.reporting.statistics import Interval, image_interval, mcnemar, t_interval, wilson
 from turncoat.reporting.study import Study
 
@@ -55,10 +55,11 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
         return verdict("not run", lack)
     left, right = ([cell for cell, _ in study.of(dataset, arm)] for arm in (measured.arm, measured.against))
     second = measured.against_metric or measured.metric
-    pairs = [
-        (study.records[a].best.count(measured.metric), study.records[b].best.count(second))
-        for a, b in zip(left, right, strict=True)
-    ]
+    pairs = []
+    for a, b in zip(left, right, strict=True):
+        mine, theirs = study.records[a], study.records[b]
+        seen = mine.settings.get("arm", {}).get("seen", ())  # both arms are judged on what the first was trained for
+        pairs.append((mine.best.count(measured.metric, seen), theirs.best.count(second, seen)))
     known = [(a, b) for a, b in pairs if a and b]
     if len(known) < len(pairs):
         absent = " or ".join(dict.fromkeys([measured.metric, second]))
@@ -162,18 +163,16 @@ def _uncertainty(
 
 
 def _blocking(study: Study, measured: Measurement, left: Sequence[Cell], right: Sequence[Cell]) -> list[str]:
-    """Blocking flags of the cells, of those attacks that the claim rests on; each said once."""
+    """Blocking flags of the cells on what the claim rests on; each said once.
+
+    A flag of one attack is on that attack alone; one of no attack, on everything measured under attack.
+    """
     found: dict[str, None] = {}
     for cells, metric in ((left, measured.metric), (right, measured.against_metric or measured.metric)):
         for cell in cells:
             record = study.records[cell]
-            worst = record.best.worst.attacks if metric == "worst" and record.best.worst else []
+            attacked = metric in ("worst", "universal") or metric in record.best.attacks
             for flag in record.flags:
-                if flag.blocks and _touches(flag, metric, worst):
+                if flag.blocks and (flag.attack == metric or (flag.attack is None and attacked)):
                     found[f"{cell}: {flag.name}: {flag.detail}"] = None
     return list(found)
-
-
-def _touches(flag: Flag, metric: str, worst: Sequence[str]) -> bool:
-    """A flag of the whole network touches every measure; a flag of an attack, the measures made of that attack."""
-    return flag.attack is None or flag.attack == metric or flag.attack in worst

@@ -22,10 +22,10 @@ DARK = 0.1  # no image has a pixel brighter than this: scaled twice
 NOTHING_LEFT = 1.0  # points of robust accuracy below which no attack can have failed
 SHARE = 1.0  # points of the images with dead gradients, or that a black box or one step turns and iterations do not
 STEPS = 3.0  # points between two PGDs that differ in steps, before a second look
-MOVED = 2.0  # points that the gradient attacks of the second look take off the worst case
+MOVED = 2.0  # points that the last gradient attack of the second look still takes off the worst case
 GAP = 5.0  # points of an attack above AutoAttack, or above the worst case after a second look
 UNBOUNDED = 5.0  # points standing where every image can be turned into any other
-FOUND = 0.95  # of the adversarial images that provably exist on a linear classifier
+FOUND = 0.85  # of the adversarial images that provably exist on a linear classifier
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Evidence:
         zero, broken: standing images whose gradient is zero or not finite.
         unbounded: who stands where every image is within reach.
         linear: adversarial images found on a linear classifier, and how many there are; None: none to be found.
-        moved: who stood before the second look and fell to its gradient attacks; None before it.
+        moved: who fell to the second look's last gradient attack and to none before; None before the second look.
     """
 
     result: Evaluation
@@ -72,7 +72,7 @@ class Evidence:
 
 def points(images: Bools) -> float:
     """Share of the images in percent."""
-    return 100 * float(np.mean(images))
+    return round(100 * float(np.mean(images)), 6)
 
 
 def is_probabilities(outputs: Tensor) -> bool:
@@ -137,12 +137,12 @@ def one_step_beats_iterations(e: Evidence) -> Flag | None:
 
 
 def more_steps(e: Evidence) -> Flag | None:
-    """More steps still change the result: PGD against PGD of the suite; later, the second look against all of it."""
+    """More steps still change the result: PGD against PGD of the suite; later, the last gradient attack against all."""
     if not e.doubtful:
         return None
     if e.moved is not None:
         share = points(e.moved)
-        detail = f"the second look turned {share:.1f} % of the images more"
+        detail = f"the last gradient attack of the second look turned {share:.1f} % of the images more"
         return Flag("more-steps", detail, blocks=True) if share > MOVED else None
     by_loss: dict[str, list[tuple[int, str]]] = {}
     for name, plan in e.planned.items():

@@ -118,15 +118,14 @@ class Runner:
     ) -> Bools:
         right = among.copy()
         places = np.flatnonzero(among)
-        total, lost = len(places), len(among) - len(places)
+        total = len(places)
         with tqdm(total=total, desc=label, unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
             for number, start in enumerate(range(0, total, self.batch_size)):
                 place = places[start : start + self.batch_size]
 
                 def look(items: int, standing: int, start: int = start, size: int = len(place)) -> None:
-                    robust = (right.sum() - size + standing) / len(among)
+                    robust = (right.sum() - size + standing) / len(right)
                     bar.set_postfix_str(f"{items} left in this batch, robust so far {robust:.1%}")
-                    bar.update(0)
 
                 piece = self.journal.once(
                     f"{self.scope} {name} {number}",
@@ -137,7 +136,7 @@ class Runner:
                 right[place] = unpacked(piece["right"], len(place))
                 for way in self.passes:
                     self.passes[way] += piece[way]
-                bar.set_postfix_str(f"robust so far {(len(among) - lost - (among & ~right).sum()) / len(among):.1%}")
+                bar.set_postfix_str(f"robust so far {right.mean():.1%}")
                 bar.update(len(place))
         return right
 

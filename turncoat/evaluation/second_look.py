@@ -29,19 +29,21 @@ def looks(random: bool) -> dict[str, Planned]:
 
 
 def second_look(runner: Runner, result: Evaluation, threat: Threat) -> Bools:
-    """Attack what stands once more; what falls is gone from the worst case. Returns who fell to gradients only now.
+    """Attack what stands once more; what falls is gone from the worst case. Returns who fell to the last gradient attack:
+    where two strong ones in a row both take something off, a third would too.
 
     The gradient attacks also meet what only a black box or a single step has turned: whether gradients can turn it is
     what some flags hang on.
     """
-    before, by_gradients = result.worst, np.zeros_like(result.clean)
+    last = np.zeros_like(result.clean)
     for name, planned in looks(runner.random).items():
-        among = result.worst if planned.kind == BLACK_BOX else result.standing(ITERATIVE)
+        before = result.worst
+        among = before if planned.kind == BLACK_BOX else result.standing(ITERATIVE)
         runner.apply(result, name, planned, threat, among)
         result.met[name] = int(among.sum())
         if planned.kind == ITERATIVE:
-            by_gradients |= before & ~result.correct[name]
-    return by_gradients
+            last = before & ~result.correct[name]
+    return last
 
 
 class Logarithm(nn.Module):

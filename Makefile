@@ -36,5 +36,6 @@ test-slow: setup ## the slow tests: minutes
 mlflow: setup ## rebuild the MLflow store from the files of the study
 	python -m stages.mlflow
 
-clean: ## remove what the stages made and what tools left (the DVC cache and .venv stay)
-	rm -rf data models reports/records .scratch .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove what the stages made and what tools left (.venv, DVC's cache, downloads and unsent rows stay)
+	rm -rf data models reports/[!r]* reports/re[!f]* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find .scratch -mindepth 1 -maxdepth 1 ! -name downloads ! -name tracking -exec rm -rf {} + 2>/dev/null || true

@@ -31,7 +31,7 @@ def main() -> None:
     cells = [(dataset, arm, seed) for seed in study.seeds for dataset in study.datasets for arm in study.arms]
     for phase in (
         [[f"download@{dataset}"] for dataset in study.datasets],
-        [[f"{stage}@{dataset}-{seed}" for stage in ("baseline", "perturb")] for dataset, seed in pairs],
+        [[f"{stage}@{dataset}-{seed}" for stage in ("baseline", "pretrain", "perturb")] for dataset, seed in pairs],
         [[f"{stage}@{dataset}-{arm}-{seed}" for stage in ("finetune", "evaluate")] for dataset, arm, seed in cells],
     ):
         side_by_side(phase, workers)

@@ -1,0 +1,160 @@
+"""The whole study in small, through DVC: what runs, what runs again, what comes out the same."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from turncoat.files import sha256
+from turncoat.settings import read_yaml
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {
+    "TURNCOAT_TRACKING": "off",
+    "OMP_NUM_THREADS": "1",
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+}
+
+
+def shell(folder, *command, ok=True):
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ran(output):
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def edit(folder, change):
+    params = read_yaml(folder / "params.yaml")
+    change(params)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def shrink(params):
+    params["study"] |= {"datasets": ["digits"], "arms": ["standard", "mart"], "seeds": [0], "suite": "tiny"}
+    params["study"]["pretrained"] = []
+    digits = params["datasets"]["digits"]
+    digits["data"] |= {"train": 100, "validation": 50, "test": 50}
+    digits["training"] |= {"epochs": 2}
+    digits["finetuning"] |= {"epochs": 1}
+    params["suites"]["tiny"] = {
+        "images": None,
+        "attacks": {
+            "fgsm": {"attack": "fgsm"},
+            "pgd-20": {"attack": "pgd", "steps": 5},
+            "transfer-pgd-20": {"attack": "transfer", "stored": "pgd-20"},
+        },
+        "epsilons": [1.0],
+    }
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A finished tiny study in a plain folder that is no git repository."""
+    folder = tmp_path_factory.mktemp("study")
+    for name in ("stages", "turncoat", "claims", ".dvc"):
+        skipped = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+        shutil.copytree(ROOT / name, folder / name, ignore=skipped)
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    edit(folder, shrink)
+    shell(folder, sys.executable, "-m", "stages.repro")
+    return folder
+
+
+def test_a_finished_study_has_its_files_and_nothing_left_to_do(study):
+    summary = json.loads((study / "reports/summary.json").read_text())
+    assert list(summary["digits"]) == ["standard", "mart"]
+    assert summary["digits"]["mart"]["n"] == 50
+    assert (study / "reports/report.html").stat().st_size > 10_000
+    assert "up to date" in shell(study, "dvc", "status")
+    assert ran(shell(study, "dvc", "repro")) == []
+    assert not [path for path in (study / ".scratch").iterdir() if len(path.name) == 32], "a finished cell's scratch"
+
+
+def test_a_record_says_what_was_measured_and_how(study):
+    folder = study / "reports/records/digits/mart/0"
+    record = json.loads((folder / "record.json").read_text())
+    assert record["cell"] == {"dataset": "digits", "arm": "mart", "seed": 0}
+    best = record["best"]
+    assert best["worst"]["correct"] <= min(attack["correct"] for attack in best["attacks"].values())
+    assert best["attacks"]["pgd-20"]["correct"] <= best["clean"]["correct"] <= 50
+    assert record["settings"]["arm"]["beta"] == 5.0
+    assert record["examples"]["sha256"] == sha256(folder / "examples.npz")
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["record_sha256"] == sha256(folder / "record.json")
+    assert provenance["commit"] is None, "there is no git here"
+
+
+def test_the_same_seed_gives_the_same_bytes(study):
+    names = [f"models/digits/mart/0/{name}.safetensors" for name in ("best", "last")]
+    names += ["models/digits/mart/0/training.json", "reports/records/digits/mart/0/record.json"]
+    before = {name: sha256(study / name) for name in names}
+    again = shell(study, "dvc", "repro", "-f", "-s", "finetune@digits-mart-0", "evaluate@digits-mart-0")
+    assert ran(again) == ["finetune@digits-mart-0", "evaluate@digits-mart-0"]
+    assert {name: sha256(study / name) for name in names} == before
+
+
+def test_a_wrong_setting_stops_with_its_name(study, tmp_path):
+    shutil.copytree(study, tmp_path / "copy", symlinks=True)
+    edit(tmp_path / "copy", lambda params: params["arms"]["mart"].update(betta=6))
+    said = shell(tmp_path / "copy", "dvc", "repro", ok=False)
+    assert "unknown arms.mart.betta; did you mean beta?" in said
+    said = shell(tmp_path / "copy", sys.executable, "-m", "stages.repro", ok=False)
+    assert "unknown arms.mart.betta; did you mean beta?" in said
+
+
+def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(study, tmp_path):
+    folder = tmp_path / "repository"
+    shutil.copytree(study, folder, symlinks=True)
+    (folder / ".dvc/config.local").unlink()
+    for command in ("git init -q", "git add -A", "git -c user.name=a -c user.email=a@b commit -qm study"):
+        shell(folder, *command.split())
+    output = shell(folder, "dvc", "exp", "run", "-S", "arms.mart.beta=6")
+    assert ran(output) == ["finetune@digits-mart-0", "evaluate@digits-mart-0", "report"]
+    record = json.loads((folder / "reports/records/digits/mart/0/record.json").read_text())
+    assert record["settings"]["arm"]["beta"] == 6
+    output = shell(folder, "dvc", "exp", "run", "-S", "study.arms=[standard]")
+    assert ran(output) == ["report"]
+    assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
+
+
+STAGES = ["download", "baseline", "perturb", "pretrain", "finetune", "evaluate", "report", "repro"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_says_what_a_stage_does_and_imports_nothing_heavy(stage):
+    code = (
+        "import runpy, sys, time\n"
+        f"sys.argv = ['stages.{stage}', '--help']\n"
+        "try: runpy.run_module(sys.argv[0], run_name='__main__')\n"
+        "finally: print(sorted({'torch', 'mlflow', 'matplotlib', 'sklearn', 'torchvision'} & set(sys.modules)))\n"
+    )
+    output = shell(ROOT, sys.executable, "-c", code)
+    assert output.rstrip().endswith("[]")
+    if stage in ("baseline", "perturb", "pretrain", "finetune", "evaluate"):
+        assert "--dataset DATASET" in output
+        assert "--seed SEED" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["finetune", "--dataset", "digit", "--arm", "mart", "--seed", "0"], "--dataset digit: not defined"),
+        (["finetune", "--dataset", "digits", "--arm", "mert", "--seed", "0"], "arms.mert is not defined; there are"),
+        (["baseline", "--dataset", "digits", "--seed", "-1"], "'-1' is not a whole number from 0"),
+        (["evaluate", "--dataset", "digits", "--arm", "mart"], "--seed"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, said):
+    stage, *rest = arguments
+    assert said in shell(ROOT, sys.executable, "-m", f"stages.{stage}", *rest, ok=False)

@@ -2,8 +2,9 @@
 
 arXiv 1903.12261; the severities are those of CIFAR-10-C, lengths in pixels scaled by the root of the side against its
 32. The kept libraries need OpenCV, numba and at least 32x32 pixels, so that the corruptions are written here in torch.
-Where theirs is a loop over pixels or an image editor's filter, ours is the nearest thing that runs on a batch: accuracies
-are comparable between networks of this study, and only roughly with CIFAR-10-C. Frost is left out: it pastes photographs.
+Where theirs is a loop over pixels or an image editor's filter, ours is the nearest thing that runs on a batch, so that
+accuracies compare between networks of this study, and only roughly with CIFAR-10-C. Frost, which pastes photographs,
+is left out.
 
 Each of `CORRUPTIONS` is a function `corrupt(images, severity, generator)` as in shifts.py.
 """

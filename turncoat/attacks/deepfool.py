@@ -94,7 +94,7 @@ def _step(points: Tensor, normals: Tensor, heights: Tensor, norm: str) -> Tensor
     """The smallest change that brings (n, ...) points at `heights` (n,) over hyperplanes onto them."""
     if norm == "l1":
         return to_hyperplane(points, normals, heights, norm)
-    normals = normals.nan_to_num(0, 0, 0)
+    normals, heights = normals.nan_to_num(0, 0, 0), heights.nan_to_num(0, 0, 0)
     if norm == "linf":
         return normals.sign() * per_example(-heights / normals.abs().flatten(1).sum(1).clamp_min(1e-12), normals)
     return normals * per_example(-heights / normals.square().flatten(1).sum(1).clamp_min(1e-24), normals)

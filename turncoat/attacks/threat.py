@@ -108,7 +108,8 @@ def _shrink_l1(adversarial: Tensor, images: Tensor, epsilon: float) -> Tensor:
     A coordinate with change d and room r to the box counts min(max(|d| - lambda, 0), r): piecewise linear in lambda,
     with its corners at |d| - r and |d|. Sorting all corners gives lambda in one sweep.
     """
-    epsilon *= 1 - 1e-6  # thousands of coordinates, each rounded to float32, must not add up to more
+    rounding = 3e-8 * images[0].numel()  # the coordinates of an image, each rounded to float32, must not add up to more
+    epsilon = max(0.0, epsilon * (1 - 1e-6) - rounding)
     change, flat = (adversarial - images).flatten(1), images.flatten(1)
     size, room = change.abs(), torch.where(change > 0, 1 - flat, flat)
     corners, order = torch.cat([size, size - room], 1).double().sort(dim=1, descending=True)

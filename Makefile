@@ -37,5 +37,6 @@ mlflow: setup ## rebuild the MLflow store from the files of the study
 	python -m stages.mlflow
 
 clean: ## remove what the stages made and what tools left (.venv, DVC's cache, downloads and unsent rows stay)
-	rm -rf data models reports/[!r]* reports/re[!f]* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf data models .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find reports -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} + 2>/dev/null || true
 	find .scratch -mindepth 1 -maxdepth 1 ! -name downloads ! -name tracking -exec rm -rf {} + 2>/dev/null || true

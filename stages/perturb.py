@@ -2,11 +2,15 @@
 
 Reads data/<dataset>/ and models/<dataset>/baseline/<seed>/; writes data/perturbed/<dataset>/<seed>/: <name>.npy for
 each entry of `perturbations` in params.yaml, examples.npz for the figures, and perturbed.json with what they achieve.
+For each entry of `universal`, a perturbation towards each class is made on training images; examples.npz holds it as
+`universal-<name>` (classes, c, h, w), perturbed.json how many test images of which class it sends there. Under `oracle`
+stands what one step towards the true label gives under each shift, the bound of all calibrators.
 """
 
 from stages.common import data_folder, known, model_folder, parse, perturbed_folder, run
 
 SHOWN = 10  # images in examples.npz
+ORACLE_STEP, ORACLE_SEVERITIES = 32 / 255, (1, 3, 5)  # as far as the calibrators of the default arms may go
 
 
 def main() -> None:
@@ -21,15 +25,18 @@ def main() -> None:
     from turncoat.evaluation.perturbed import save_perturbed
     from turncoat.evaluation.runner import check_inside
     from turncoat.evaluation.suite import plan_attack
+    from turncoat.methods.shifting import oracle
+    from turncoat.methods.universal import StoredSettings, class_perturbations, reached, stratified
     from turncoat.randomness import generator
-    from turncoat.settings import load
+    from turncoat.settings import load, validate
     from turncoat.training import resolve
 
     settings = load()
     known("dataset", dataset, dict(settings.datasets))
     compute = resolve(settings.compute)
     suite = settings.suites[settings.study.suite]
-    stored = data.load(data_folder(dataset)).test
+    images_of = data.load(data_folder(dataset))
+    stored, classes = images_of.test, len(images_of.classes)
     test = resident(stored.images[: suite.images], stored.labels[: suite.images], compute.device)
     threat = Threat(settings.datasets[dataset].threat.norm, settings.datasets[dataset].threat.epsilon)
     network = models.load(model_folder(dataset, "baseline", seed) / "best.safetensors", compute.device)
@@ -58,14 +65,34 @@ def main() -> None:
         "prediction": clean[:SHOWN],
         "adversarial_prediction": predicted[shown][:SHOWN],
     }
+    plans = {name: validate(StoredSettings, raw, f"universal.{name}") for name, raw in settings.universal.items()}
+    train = resident(images_of.train.images, images_of.train.labels, compute.device)
+    universal = {}
+    for name, plan in plans.items():
+        from_images = stratified(train, plan.images, seed)
+        changes = class_perturbations(network, from_images, threat, range(classes), plan, seed)
+        examples[f"universal-{name}"] = changes
+        universal[name] = [reached(network, test, change, target, classes) for target, change in enumerate(changes)]
+    helped = oracle(network, test, ORACLE_STEP, ORACLE_SEVERITIES, seed)
+
     accuracy = {name: int((prediction == test.labels).sum()) for name, prediction in predicted.items()}
     save_perturbed(
         perturbed_folder(dataset, seed),
         made,
         clean,
         {name: value.cpu().numpy() for name, value in examples.items()},
-        {"attacks": settings.perturbations, "n": len(test), "correct": accuracy, "shown": shown},
+        {
+            "attacks": settings.perturbations,
+            "n": len(test),
+            "correct": accuracy,
+            "shown": shown,
+            "universal": {name: plans[name].model_dump() | {"targets": rows} for name, rows in universal.items()},
+            "oracle": {"epsilon": ORACLE_STEP, "shifts": helped},
+        },
     )
+    for name, rows in universal.items():
+        share = sum(row["reached"] for row in rows) / sum(row["n"] for row in rows)
+        print(f"{dataset}/{seed}: universal perturbations {name} reach {share:.1%}", flush=True)
     print(f"{dataset}/{seed}: baseline right on {accuracy} of {len(test)}", flush=True)
 
 

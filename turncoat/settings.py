@@ -264,6 +264,7 @@ class Settings(Strict):
     pretrained: dict[Slug, dict[str, Any]] = {}
     datasets: dict[Slug, DatasetSettings]
     perturbations: dict[Slug, dict[str, Any]]
+    universal: dict[Slug, dict[str, Any]] = {}
     suites: dict[Slug, SuiteSettings]
 
     @model_validator(mode="after")

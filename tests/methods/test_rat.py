@@ -11,7 +11,7 @@ from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.methods import Task
 from turncoat.methods.rat import RatSettings
-from turncoat.methods.universal import UniversalSettings, class_perturbations, stratified
+from turncoat.methods.universal import UniversalSettings, class_perturbations, reached, stratified
 from turncoat.settings import TrainingSettings, validate
 from turncoat.training import Compute, fit
 
@@ -50,6 +50,22 @@ def test_universal_perturbations_stay_in_the_ball_and_reach_their_targets(traine
         assert after > 0.5, f"target {target}: {after:.0%} of unseen images"
     again = class_perturbations(net, split, threat, range(CLASSES), settings, seed=0)
     assert torch.equal(made, again)
+
+
+def test_success_is_counted_by_target_and_true_class(trained):
+    net, _ = trained
+    split, change = split_of(40, seed=1), torch.zeros(1, 8, 8)
+    change[:, 4:, 4:] = 0.3  # towards class 3, the last quadrant
+    found = reached(net, split, change, 3, CLASSES)
+    with torch.no_grad():
+        answers = [int(net((image[None] + change).clamp(0, 1)).argmax()) for image in split.floats()]
+    labels = split.labels.tolist()
+    counts = [
+        sum(answer == 3 and label == k != 3 for answer, label in zip(answers, labels, strict=True))
+        for k in range(CLASSES)
+    ]
+    assert found == {"target": 3, "reached": sum(counts), "n": 30, "from": counts}
+    assert sum(counts) > 0
 
 
 @pytest.mark.parametrize("perturbation", ["targeted", "noise", "chessboard", "universal"])

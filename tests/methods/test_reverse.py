@@ -11,7 +11,7 @@ from turncoat.attacks import SHIFTS
 from turncoat.errors import TurncoatError
 from turncoat.methods.adapted import AdaptedSettings
 from turncoat.methods.reverse import ReverseSettings, tell_apart, with_features
-from turncoat.methods.shifting import ShiftingSettings, shifted
+from turncoat.methods.shifting import ShiftingSettings, oracle, shifted
 from turncoat.models import tensor_digest
 from turncoat.models.quantised import Quantised
 from turncoat.settings import TrainingSettings, validate
@@ -128,6 +128,23 @@ def test_a_calibrator_learns_to_undo_what_the_classifier_cannot_read():
         losses = [torch.nn.functional.cross_entropy(module(flat), unseen.labels).item() for module in (net, deployed)]
     assert losses[1] < losses[0]
     assert after > before
+
+
+def test_the_oracle_knows_the_labels_and_without_a_step_it_knows_nothing():
+    split = split_of(40)
+    net = knowing(split)
+    before = tensor_digest(net.state_dict())
+    rows = oracle(net, split, 0.3, [5], seed=0)
+    assert [row["shift"] for row in rows] == list(SHIFTS)
+    flat = SHIFTS["contrast"](split.floats(), 5, None)
+    with torch.no_grad():
+        right = int((net(flat).argmax(1) == split.labels).sum())
+    row = rows[list(SHIFTS).index("contrast")]
+    assert (row["severity"], row["correct"], row["n"]) == (5, right, 40)
+    assert row["oracle"] > right
+    assert all(row["oracle"] == row["correct"] for row in oracle(net, split, 0.0, [1, 5], seed=0))
+    assert tensor_digest(net.state_dict()) == before
+    assert not net.training
 
 
 def test_shifted_batches_hold_every_share_and_depend_on_their_key_alone():

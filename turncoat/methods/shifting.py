@@ -2,17 +2,20 @@
 
 import copy
 import random
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from turncoat.attacks import SHIFTS
+from turncoat.attacks import SHIFTS, attacked
 from turncoat.attacks.shifts import SEVERITIES
 from turncoat.data.batches import Batch, DeviceSplit
 from turncoat.methods.universal import stratified
+from turncoat.models.calibrator import against_loss
 from turncoat.models.quantised import quantise
+from turncoat.randomness import generator
 from turncoat.settings import ArmSettings, Start, Strict
 
 OBSERVED = 256  # training images on which a quantised classifier's activation ranges are chosen
@@ -64,6 +67,36 @@ def shifted(batch: Batch, settings: ShiftingSettings) -> Tensor:
         if len(images)
     ]
     return torch.cat(parts)
+
+
+def oracle(
+    network: nn.Module, images: DeviceSplit, epsilon: float, severities: Sequence[int], seed: int
+) -> list[dict[str, Any]]:
+    """What one step towards the true label gives under each shift: a bound with knowledge that no calibrator has.
+
+    Returns: rows `{"shift", "severity", "correct", "oracle", "n"}`: images right as they are, and after a step of
+        `epsilon` along the sign of the gradient.
+    """
+    rows = []
+    with attacked(network), torch.no_grad():
+        for name, shift in SHIFTS.items():
+            for severity in severities:
+                source = generator(seed, "shift", name, severity, device=images.labels.device)
+                right = helped = torch.zeros((), dtype=torch.int64, device=images.labels.device)
+                for batch, labels in zip(images.floats().split(1000), images.labels.split(1000), strict=True):
+                    seen = shift(batch, severity, source)
+                    right = right + (network(seen).argmax(1) == labels).sum()
+                    helped = helped + (network(against_loss(network, seen, labels, epsilon)).argmax(1) == labels).sum()
+                rows.append(
+                    {
+                        "shift": name,
+                        "severity": severity,
+                        "correct": int(right),
+                        "oracle": int(helped),
+                        "n": len(images),
+                    }
+                )
+    return rows
 
 
 def rounded(network: nn.Module, train: DeviceSplit, settings: QuantisedSettings | None, seed: int) -> nn.Module:

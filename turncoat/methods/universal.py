@@ -7,8 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from turncoat.attacks import Threat
-from turncoat.attacks.universal import universal_deepfool, universal_sgd
+from turncoat.attacks import Threat, attacked, perturb, universal_deepfool, universal_sgd
 from turncoat.data.batches import DeviceSplit
 from turncoat.randomness import generator
 from turncoat.settings import Strict
@@ -24,6 +23,12 @@ class UniversalSettings(Strict):
     form: Literal["deepfool", "sgd"] = "sgd"
     passes: int = Field(10, gt=0, description="over the images, at most")
     batch_size: int = Field(32, gt=0)
+
+
+class StoredSettings(UniversalSettings):
+    """Universal perturbations made against a baseline by `perturb`."""
+
+    images: int | None = Field(1000, gt=0, description="training images that they are made from; None: all")
 
 
 def class_perturbations(
@@ -52,6 +57,18 @@ def class_perturbations(
             for target in targets
         ]
     )
+
+
+def reached(network: nn.Module, images: DeviceSplit, change: Tensor, target: int, classes: int) -> dict[str, Any]:
+    """Where a perturbation (c, h, w) towards `target` succeeds: images of the other classes that it sends there.
+
+    Returns: `{"target", "reached", "n", "from"}`; `from` has the images reached of each true class, 0 for the target's.
+    """
+    with attacked(network), torch.no_grad():
+        sent = [network(perturb(batch, change)).argmax(1) == target for batch in images.floats().split(1000)]
+    others = images.labels != target
+    counts = images.labels[torch.cat(sent) & others].bincount(minlength=classes)
+    return {"target": target, "reached": int(counts.sum()), "n": int(others.sum()), "from": counts.tolist()}
 
 
 def stratified(split: DeviceSplit, size: int | None, seed: int) -> DeviceSplit:

@@ -145,7 +145,7 @@ def _depth(size: int) -> int:
 class Discriminator(nn.Module):
     """Real or made, place by place: spectral-norm convolutions, after the one of arXiv 1806.03589."""
 
-    def __init__(self, shape: Sequence[int], width: int = 32) -> None:
+    def __init__(self, shape: Sequence[int], width: int = 16) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = shape[0]

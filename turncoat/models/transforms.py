@@ -69,8 +69,9 @@ class Transform(nn.Module):
         drawn = 1 if self.spec["shared_mask"] else count
         keys = torch.rand(drawn, GRID**2, generator=generator, device=images.device)
         # the rank of a patch in a random order says which mask hides it, if any
-        part = keys.argsort(1).argsort(1) // self.hidden
-        hidden = part[:, None] == torch.arange(self.parts, device=images.device)[:, None]
+        first = torch.arange(0, self.parts * self.hidden, self.hidden, device=images.device)[:, None]
+        rank = keys.argsort(1).argsort(1)[:, None] - first
+        hidden = (rank >= 0) & (rank < self.hidden)
         grid = hidden.to(images.dtype).view(drawn, self.parts, 1, GRID, GRID)
         return grid[..., _patch(height, images)[:, None], _patch(width, images)].expand(count, -1, -1, -1, -1)
 

@@ -64,7 +64,8 @@ def settings(**changes: Any) -> Settings:
 
 def resolve(dataset: str, arm: str) -> dict[str, Any]:
     """An arm with all its defaults, as records hold it."""
-    return {"method": arm.split("-")[0], "start": "baseline", "training": SCHEDULE}
+    own = {"beta": 0.0 if arm == "mart-no-kl" else 5.0} if arm.startswith("mart") else {}
+    return {"method": arm.split("-")[0], "start": "baseline", "training": SCHEDULE} | own
 
 
 def study(root: Path, **changes: Any) -> Study:
@@ -114,7 +115,7 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
 
     curve = [(e, clean & (hardness + own < clean_rate - (clean_rate - robust_rate) * e)) for e in (0.5, 1.0, 1.5)]
     passes = 1 if arm == "standard" else 11
-    best = {
+    best: dict[str, Any] = {
         "clean": count(clean),
         "attacks": {name: count(right) | {"forward": 20, "backward": 20} for name, right in outcomes.items()},
         "worst": count(worst) | {"attacks": ATTACKS},
@@ -130,6 +131,12 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
             for c in range(10)
         ],
     }
+    best["shifts"] = [
+        {"shift": name, "severity": severity, "correct": int(n * (clean_rate - 0.05 * severity)), "n": n}
+        for name in ("blur", "noise")
+        for severity in (1, 3, 5)
+    ]
+    best["universal"] = [{"target": str(c), "reached": int(n * (1 - robust_rate) / 2), "n": n} for c in range(10)]
     record = {
         "schema": 1,
         "cell": {"dataset": dataset, "arm": arm, "seed": seed},

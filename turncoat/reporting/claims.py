@@ -80,6 +80,15 @@ class ReportedValue(Strict):
     setting: Text
 
 
+class Sweep(Strict):
+    """A numeric setting of the arms to draw `metric` against: a line each, named by the arm whose colour it takes."""
+
+    setting: str
+    label: Text
+    metric: str
+    lines: dict[Slug, list[Slug]] = Field(min_length=1)
+
+
 class Paper(Strict):
     """A claims file. `arms` says what each arm of params.yaml stands for in this paper; claims may use no other."""
 
@@ -94,6 +103,7 @@ class Paper(Strict):
     deviations: list[Text] = Field(min_length=1)
     arms: dict[Slug, Text] = Field(min_length=1)
     reported: list[ReportedValue] = []
+    sweeps: list[Sweep] = []
     claims: list[Claim] = Field(min_length=1)
 
     @property

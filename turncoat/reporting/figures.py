@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from turncoat.reporting import images, style
-from turncoat.reporting.measures import Estimate, accuracy, curve, mean, training_passes
+from turncoat.reporting import images, paper_figures, style
+from turncoat.reporting.claims import Paper
+from turncoat.reporting.measures import accuracy, curve, error_bar, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look
+from turncoat.reporting.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +24,10 @@ Drawer = Callable[[Study, str, Sequence[str], Mapping[str, Look]], Picture]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A saved figure: its file name without extension, and the words that stand for it."""
+    """A saved figure: its file name without extension, whose it is, and the words that stand for it."""
 
     name: str
+    paper: str  # empty: of the study as a whole
     dataset: str
     title: str
     alt: str
@@ -38,7 +41,9 @@ def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         return None
     figure, axes = _figure(2.5, len(shown))
     for arm, (clean, worst) in shown.items():
-        axes.errorbar(clean.mean, worst.mean, xerr=_error(clean), yerr=_error(worst), label=arm, **looks[arm].point)
+        axes.errorbar(
+            clean.mean, worst.mean, xerr=error_bar(clean), yerr=error_bar(worst), label=arm, **looks[arm].point
+        )
     axes.set(xlabel="clean accuracy (%)", ylabel="worst-case accuracy (%)")
     _legend(figure, axes)
     best = max(shown, key=lambda arm: shown[arm][1].mean)
@@ -118,7 +123,7 @@ def cost(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Lo
         return None
     figure, axes = _figure(2.3, len(pairs))
     for arm, (passes, worst) in pairs.items():
-        axes.errorbar(passes, worst.mean, yerr=_error(worst), label=arm, **looks[arm].point)
+        axes.errorbar(passes, worst.mean, yerr=error_bar(worst), label=arm, **looks[arm].bars)
     axes.set(xlabel="training cost (1000 forward passes of an image)", ylabel="worst-case accuracy (%)")
     _log_axis(axes, [passes for passes, _ in pairs.values()])
     _legend(figure, axes)
@@ -200,31 +205,48 @@ FIGURES: dict[str, tuple[str, Drawer]] = {
     "training": ("Training curves", training),
     "perturbations": ("Images and their perturbations", perturbations),
 }
-PAPER_FIGURES = ("tradeoff", "security-curve", "training")  # drawn again with the arms of one paper alone
+PAPER_FIGURES: dict[str, tuple[str, Drawer]] = {  # with the arms of one paper alone
+    "components": ("Arms and components", paper_figures.components),
+    "tradeoff": FIGURES["tradeoff"],
+    "security-curve": FIGURES["security-curve"],
+    "training": FIGURES["training"],
+    "checkpoints": ("Best against last checkpoint", paper_figures.checkpoints),
+    "shifts": ("Shift by shift", paper_figures.shifts),
+    "universal": ("Universal perturbations by target", paper_figures.universal),
+}
 
 
-def draw(study: Study, folder: Path, papers: Mapping[str, Sequence[str]]) -> list[Drawn]:
-    """Draw and save every figure of every data set, then those of each paper (name -> arms) with its arms alone."""
+def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], folder: Path) -> list[Drawn]:
+    """Draw and save every figure of every data set, then those of each paper whose method was run."""
     from matplotlib import pyplot as plt
 
     looks = style.looks(list(study.settings.arms))
-    wanted = [("", name, dataset, study.arms(dataset)) for dataset in study.datasets for name in FIGURES]
-    wanted += [
-        (f"{paper}-", name, dataset, shown)
-        for paper, arms in papers.items()
-        for dataset in study.datasets
-        if len(shown := study.arms_of(dataset, paper, arms)) > 1
-        for name in PAPER_FIGURES
-    ]
     drawn: list[Drawn] = []
+
+    def keep(name: str, dataset: str, title: str, picture: Picture, paper: str = "") -> None:
+        if picture is not None:
+            figure, alt = picture
+            drawn.append(
+                Drawn(f"{paper}-{name}-{dataset}" if paper else f"{name}-{dataset}", paper, dataset, title, alt)
+            )
+            style.save(figure, folder, drawn[-1].name)
+            plt.close(figure)
+
     with style.paper():
-        for prefix, name, dataset, arms in wanted:
-            title, drawer = FIGURES[name]
-            if picture := drawer(study, dataset, arms, looks):
-                figure, alt = picture
-                drawn.append(Drawn(f"{prefix}{name}-{dataset}", dataset, title, alt))
-                style.save(figure, folder, drawn[-1].name)
-                plt.close(figure)
+        for dataset in study.datasets:
+            for name, (title, drawer) in FIGURES.items():
+                keep(name, dataset, title, drawer(study, dataset, study.arms(dataset), looks))
+            for paper in papers:
+                if len(arms := study.arms_of(dataset, paper.name, list(paper.arms))) < 2:
+                    continue
+                mine = {verdict.claim: verdict for verdict in verdicts if verdict.dataset == dataset}
+                picture = paper_figures.effects(dataset, paper.claims, mine)
+                keep("effects", dataset, "Effects measured and reported", picture, paper.name)
+                for name, (title, drawer) in PAPER_FIGURES.items():
+                    keep(name, dataset, title, drawer(study, dataset, arms, looks), paper.name)
+                for swept in paper.sweeps:
+                    picture = paper_figures.sweep(study, dataset, swept, looks)
+                    keep(f"sweep-{swept.setting}", dataset, f"Sweep of {swept.label}", picture, paper.name)
     return drawn
 
 
@@ -244,11 +266,6 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
 
 
-def _error(value: Estimate) -> list[list[float]]:
-    """What matplotlib wants of an error bar: distances down and up, cut off at 0 and 100 %."""
-    return [[value.mean - max(value.interval.low, 0)], [min(value.interval.high, 100) - value.mean]]
-
-
 def _log_axis(axes: "Axes", values: Iterable[float]) -> None:
     """A logarithmic x axis with ticks at the values' own powers of two, when they span a factor of eight."""
     import math
@@ -259,6 +276,7 @@ def _log_axis(axes: "Axes", values: Iterable[float]) -> None:
     low, high = math.floor(math.log2(min(known))), math.ceil(math.log2(max(known)))
     if high - low > 3:
         axes.set_xscale("log", base=2)
+        axes.set_xlim(2.0**low, 2.0**high)
         axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1)]))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_locator(NullLocator())

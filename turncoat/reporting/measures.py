@@ -54,6 +54,11 @@ def accuracy(study: Study, dataset: str, arm: str, metric: str, checkpoint: str 
     return estimate((cell.seed, getattr(record, checkpoint).count(metric)) for cell, record in records)
 
 
+def error_bar(value: Estimate) -> list[list[float]]:
+    """What matplotlib wants of an error bar: distances down and up, cut off at 0 and 100 %."""
+    return [[value.mean - max(value.interval.low, 0)], [min(value.interval.high, 100) - value.mean]]
+
+
 def curve(study: Study, dataset: str, arm: str) -> list[tuple[float, Estimate]]:
     """The security curve: (absolute epsilon, accuracy) by rising epsilon, the clean accuracy at 0."""
     records = [(cell.seed, record) for cell, record in study.of(dataset, arm)]

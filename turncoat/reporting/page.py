@@ -13,7 +13,7 @@ from typing import Any
 from turncoat.files import sha256
 from turncoat.reporting import style
 from turncoat.reporting.claims import Claim, Paper
-from turncoat.reporting.figures import FIGURES, PAPER_FIGURES, Drawn
+from turncoat.reporting.figures import Drawn
 from turncoat.reporting.measures import NORMS, accuracy
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.study import Study
@@ -50,7 +50,7 @@ def render(
         keep_trailing_newline=True,
     )
     environment.filters |= {"points": points, "p": p_text, "slug": lambda word: str(word).replace(" ", "-")}
-    pictures = {figure.name: (figure, _uri(study, figure)) for figure in drawn}
+    pictures = [(figure, _uri(study, figure)) for figure in drawn]
     page = environment.get_template("report.html.j2").render(
         study=study,
         settings=study.settings,
@@ -64,8 +64,6 @@ def render(
         metrics=_metrics(study),
         tables=made,
         pictures=pictures,
-        figure_names=list(FIGURES),
-        paper_figures=PAPER_FIGURES,
         looks=style.looks(list(study.settings.arms)),
         provenance=_provenance(study),
         altered=_altered(study),

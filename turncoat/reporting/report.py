@@ -33,7 +33,7 @@ def build(settings: Settings, resolve: Resolve, root: Path | str = ".") -> tuple
         shutil.rmtree(reports / name, ignore_errors=True)
         (reports / name).mkdir(parents=True)
     made = tables.write(study, papers, verdicts, reports / "tables")
-    drawn = figures.draw(study, reports / "figures", {paper.name: list(paper.arms) for paper in papers})
+    drawn = figures.draw(study, papers, verdicts, reports / "figures")
     write_atomic(reports / "curves" / "training.csv", tables.training_curves(study))
     robustbench.write(study, papers, reports / "robustbench")
     write_json(reports / "summary.json", summary(study))

@@ -39,8 +39,13 @@ class Look:
 
     @property
     def point(self) -> dict[str, Any]:
-        """Keyword arguments of `Axes.errorbar` and `Axes.plot` for markers without a line between them."""
+        """Keyword arguments of `Axes.plot` for markers without a line between them."""
         return self.line | {"linestyle": "none"}
+
+    @property
+    def bars(self) -> dict[str, Any]:
+        """Keyword arguments of `Axes.errorbar`: the same markers, with thin bars."""
+        return self.point | {"elinewidth": 0.6}
 
 
 def looks(arms: Sequence[str]) -> dict[str, Look]:

@@ -84,10 +84,15 @@ def test_train_mode_uses_batch_statistics_and_updates_none() -> None:
 
 def test_a_failing_network_is_restored() -> None:
     model = busy()
-    with pytest.raises(RuntimeError), attacked(model):
-        assert not any(parameter.requires_grad for parameter in model.parameters())
-        assert not any(module.training for module in model.modules())
-        raise RuntimeError
+
+    def fail() -> None:
+        with attacked(model):
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+            assert not any(module.training for module in model.modules())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert all(module.training for module in model.modules())
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, False, True, True, True, True]
 

@@ -94,7 +94,8 @@ class LeftOrRight(nn.Module):
 
 def test_spatial_attacks_find_a_shift() -> None:
     images = torch.zeros(2, 1, 8, 8)
-    images[0, 0, :, 3] = images[1, 0, :, 1] = 1.0  # one beside the middle, one far from it
+    images[0, 0] = torch.tensor([0, 0.1, 0.3, 0.7, 0.55, 0.2, 0, 0])  # beside the middle
+    images[1, 0] = torch.tensor([0.6, 0.5, 0.1, 0, 0, 0, 0, 0])  # far from it
     labels = torch.zeros(2, dtype=torch.int64)
     model = Counter(LeftOrRight())
     grid = rotate_translate(model, images, labels, degrees=0, angles=1, pixels=1, shifts=3)
@@ -143,8 +144,8 @@ def test_eot_averages_draws() -> None:
 
 
 def test_a_fixed_network_repeats_itself_and_leaves_the_generators_alone() -> None:
-    images, before = pictures(4), torch.get_rng_state()
-    network = fixed(Noisy(1.0), seed=3)
+    images, network = pictures(4), fixed(Noisy(1.0), seed=3)
+    before = torch.get_rng_state()
     assert torch.equal(network(images), network(images))
     assert torch.equal(before, torch.get_rng_state())
 

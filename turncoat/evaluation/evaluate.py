@@ -64,7 +64,7 @@ def evaluate(
         labels,
         seed=seed,
         batch_size=suite.batch_size,
-        journal=journal or Journal(),
+        journal=Journal() if journal is None else journal,
         scope=scope,
         stored=stored,
     )

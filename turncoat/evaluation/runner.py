@@ -159,17 +159,23 @@ class Runner:
                 adversarial = self._stored(name, planned)[index.cpu()].to(images.device)
             else:
                 network, counter = planned.seen(self.model, self.seed)
-                adversarial = call(
-                    attack,
-                    network,
-                    images,
-                    labels,
-                    threat,
-                    generator=generator(self.seed, name, number, device=images.device),
-                    progress=progress,
-                    # on a random network an image would leave at its first unlucky draw, long before it is adversarial
-                    early_stop=not self.random,
-                    clean_logits=None if self.random else self.clean_logits[index],
+                few = max(1, self.batch_size // max(1, planned.draws))  # EOT multiplies what is held in memory
+                adversarial = torch.cat(
+                    [
+                        call(
+                            attack,
+                            network,
+                            images[rows],
+                            labels[rows],
+                            threat,
+                            generator=generator(self.seed, name, number, part, device=images.device),
+                            progress=progress,
+                            # where the network is random an image would leave at its first unlucky draw
+                            early_stop=not self.random,
+                            clean_logits=None if self.random else self.clean_logits[index[rows]],
+                        )
+                        for part, rows in enumerate(torch.arange(len(index), device=index.device).split(few))
+                    ]
                 )
                 self.passes = {"forward": counter.forwards, "backward": counter.backwards}
             check_inside(adversarial, images, None if planned.spatial else threat, name)

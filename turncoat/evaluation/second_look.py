@@ -29,8 +29,9 @@ def looks(random: bool) -> dict[str, Planned]:
 
 
 def second_look(runner: Runner, result: Evaluation, threat: Threat) -> Bools:
-    """Attack what stands once more; what falls is gone from the worst case. Returns who fell to the last gradient attack:
-    where two strong ones in a row both take something off, a third would too.
+    """Attack what stands once more; what falls is gone from the worst case.
+
+    Returns who fell to the last gradient attack: where two strong ones in a row take something off, a third would too.
 
     The gradient attacks also meet what only a black box or a single step has turned: whether gradients can turn it is
     what some flags hang on.

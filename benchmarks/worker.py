@@ -1,0 +1,135 @@
+"""One library in a process of its own, so that each may have its own environment: jobs in, results out, JSON lines.
+
+    {"attack": "pgd" | "autoattack", "steps": 10, "epsilon": 0.15, "seed": 0}
+    -> {"seconds": ..., "robust": ..., "forward": ..., "backward": ...}  (passes an image)
+
+Every library gets the same network, images and budget, and is judged by the same float32 forward pass.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from turncoat import attacks, data, models
+from turncoat.attacks import Counter, Threat
+from turncoat.data.batches import resident
+
+Job = dict[str, Any]
+Attack = Callable[[nn.Module, Tensor, Tensor, Job], Tensor]
+
+
+def turncoat(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+    source = torch.Generator(images.device).manual_seed(job["seed"])
+    threat = Threat("linf", job["epsilon"])
+    if job["attack"] == "autoattack":
+        return attacks.autoattack(model, images, labels, threat, generator=source)
+    return attacks.pgd(
+        model, images, labels, threat, steps=job["steps"], step=job["step"], generator=source,
+        early_stop=job["early_stop"],
+    )  # fmt: skip
+
+
+def torchattacks(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+    import torchattacks
+
+    torch.manual_seed(job["seed"])
+    if job["attack"] == "autoattack":
+        attack = torchattacks.AutoAttack(
+            model, norm="Linf", eps=job["epsilon"], seed=job["seed"], n_classes=_classes(model)
+        )
+    else:
+        attack = torchattacks.PGD(model, eps=job["epsilon"], alpha=job["step"] * job["epsilon"], steps=job["steps"])
+    return attack(images, labels)
+
+
+def foolbox(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+    import foolbox
+
+    torch.manual_seed(job["seed"])
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=job["step"] * job["epsilon"], steps=job["steps"])
+    return attack(wrapped, images, labels, epsilons=job["epsilon"])[1]
+
+
+def art(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
+    import numpy as np
+    from art.attacks.evasion import AutoAttack, ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    np.random.seed(job["seed"])  # noqa: NPY002 - what this library draws from
+    torch.manual_seed(job["seed"])
+    wrapped = PyTorchClassifier(
+        model, nn.CrossEntropyLoss(), tuple(images.shape[1:]), _classes(model), clip_values=(0, 1),
+        device_type="gpu" if images.is_cuda else "cpu",
+    )  # fmt: skip
+    if job["attack"] == "autoattack":
+        attack = AutoAttack(wrapped, eps=job["epsilon"], batch_size=len(images))
+    else:
+        attack = ProjectedGradientDescentPyTorch(
+            wrapped, eps=job["epsilon"], eps_step=job["step"] * job["epsilon"], max_iter=job["steps"],
+            num_random_init=1, batch_size=len(images), verbose=False,
+        )  # fmt: skip
+    return torch.from_numpy(attack.generate(images.cpu().numpy(), labels.cpu().numpy())).to(images.device)
+
+
+LIBRARIES: dict[str, Attack] = {"turncoat": turncoat, "torchattacks": torchattacks, "foolbox": foolbox, "art": art}
+
+
+def _classes(model: nn.Module) -> int:
+    spec = model.model.spec  # type: ignore[union-attr] - a Counter around a network of this study
+    return int(spec["classes"])  # type: ignore[index]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("library", choices=LIBRARIES)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    given = parser.parse_args()
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with the answers
+    torch.set_num_threads(given.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = models.load(given.model, device)
+    test = data.load(given.data).test
+    split = resident(test.images[: given.images], test.labels[: given.images], device)
+    images, labels = split.floats(), split.labels
+    for line in sys.stdin:
+        print(
+            json.dumps(_run(LIBRARIES[given.library], model, images, labels, json.loads(line))),
+            file=answers,
+            flush=True,
+        )
+
+
+def _run(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
+    counter = Counter(model.eval())
+    _wait(images)
+    started = time.perf_counter()
+    adversarial = attack(counter, images, labels, job)
+    _wait(images)
+    seconds = time.perf_counter() - started
+    inside = Threat("linf", job["epsilon"]).project(
+        adversarial.detach().float(), images
+    )  # beyond the ball counts nothing
+    with torch.no_grad():
+        robust = int((model(inside).argmax(1) == labels).sum())
+    passes = {"forward": counter.forwards / len(images), "backward": counter.backwards / len(images)}
+    return {"seconds": seconds, "robust": robust, **passes}
+
+
+def _wait(images: Tensor) -> None:
+    if images.is_cuda:
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CROWD = 10  # more arms than this are drawn without their intervals, which the tables hold
 Picture: TypeAlias = "tuple[Figure, str] | None"
 Drawer = Callable[[Study, str, Sequence[str], Mapping[str, Look]], Picture]
 
@@ -41,9 +42,8 @@ def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         return None
     figure, axes = _figure(2.5, len(shown))
     for arm, (clean, worst) in shown.items():
-        axes.errorbar(
-            clean.mean, worst.mean, xerr=error_bar(clean), yerr=error_bar(worst), label=arm, **looks[arm].point
-        )
+        bars = {"xerr": error_bar(clean), "yerr": error_bar(worst)} if len(shown) <= CROWD else {}
+        axes.errorbar(clean.mean, worst.mean, label=arm, **bars, **looks[arm].bars)
     axes.set(xlabel="clean accuracy (%)", ylabel="worst-case accuracy (%)")
     _legend(figure, axes)
     best = max(shown, key=lambda arm: shown[arm][1].mean)
@@ -62,8 +62,9 @@ def security_curve(study: Study, dataset: str, arms: Sequence[str], looks: Mappi
     for arm, points in curves.items():
         radii = [epsilon for epsilon, _ in points]
         axes.plot(radii, [value.mean for _, value in points], label=arm, **looks[arm].line)
-        low, high = ([getattr(value.interval, end) for _, value in points] for end in ("low", "high"))
-        axes.fill_between(radii, low, high, color=looks[arm].colour, alpha=0.1, linewidth=0)
+        if len(curves) <= CROWD:
+            low, high = ([getattr(value.interval, end) for _, value in points] for end in ("low", "high"))
+            axes.fill_between(radii, low, high, color=looks[arm].colour, alpha=0.1, linewidth=0)
     epsilon = study.settings.datasets[dataset].threat.epsilon
     axes.axvline(epsilon, color="#555555", linewidth=0.6, linestyle=(0, (2, 2)))
     axes.annotate(
@@ -81,31 +82,9 @@ def security_curve(study: Study, dataset: str, arms: Sequence[str], looks: Mappi
 
 def heat_map(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """Accuracy of every arm under every attack, as a table of shades with the numbers in it."""
-    import numpy as np
-
     metrics = ["clean", *study.attacks(dataset), "worst"]
     found = [[accuracy(study, dataset, arm, metric) for metric in metrics] for arm in arms]
-    grid = np.array([[value.mean if value else np.nan for value in row] for row in found])
-    if not grid.size or np.isnan(grid).all():
-        return None
-    figure, axes = _figure(0.75 + 0.17 * len(arms))
-    axes.imshow(grid, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-    for (row, column), value in np.ndenumerate(grid):
-        known = not np.isnan(value)
-        axes.text(
-            column,
-            row,
-            f"{value:.1f}" if known else "–",
-            ha="center",
-            va="center",
-            color="white" if known and value < 55 else "black",
-            fontsize=6.2 if len(metrics) < 9 else 5.2,
-        )
-    axes.set_xticks(range(len(metrics)), metrics, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(arms)), list(arms))
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    figure, _ = style.shades([[value.mean if value else None for value in row] for row in found], arms, metrics)
     return figure, (
         f"Heat map of accuracy in percent on {dataset}: {len(arms)} arms against {', '.join(metrics)}. "
         "The main table holds the same numbers."
@@ -135,7 +114,7 @@ def cost(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Lo
 
 
 def per_class(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """Worst-case accuracy class by class, mean over seeds."""
+    """Worst-case accuracy class by class, mean over seeds, as a table of shades."""
     rows: dict[str, dict[str, float]] = {}
     for arm in arms:
         tables = [record.best.per_class for _, record in study.of(dataset, arm)]
@@ -144,15 +123,10 @@ def per_class(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[st
             rows[arm] = {seeds[0].name: 100 * mean([(row.worst or 0) / row.n for row in seeds]) for seeds in classes}
     if not rows:
         return None
-    names = list(next(iter(rows.values())))
-    figure, axes = _figure(2.3, len(rows))
-    for place, (arm, row) in enumerate(rows.items()):
-        shift = 0.6 * (place / max(1, len(rows) - 1) - 0.5)  # side by side, not on top of one another
-        axes.plot([x + shift for x in range(len(names))], list(row.values()), label=arm, **looks[arm].point)
-    long = max(map(len, names)) > 2
-    axes.set_xticks(range(len(names)), names, rotation=40 if long else 0, ha="right" if long else "center")
-    axes.set(xlabel="class", ylabel="worst-case accuracy (%)", ylim=(0, 100))
-    _legend(figure, axes)
+    figure, axes = style.shades(
+        [list(row.values()) for row in rows.values()], list(rows), list(next(iter(rows.values())))
+    )
+    axes.set(xlabel="class: worst-case accuracy (%)")
     spread = {arm: max(row.values()) - min(row.values()) for arm, row in rows.items()}
     widest = max(spread, key=lambda arm: spread[arm])
     return figure, (

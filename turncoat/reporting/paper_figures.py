@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from turncoat.reporting.claims import Claim, Sweep
-from turncoat.reporting.measures import accuracy, error_bar, estimate
+from turncoat.reporting.measures import accuracy, error_bar, estimate, mean
 from turncoat.reporting.study import Study
-from turncoat.reporting.style import COLUMN, Look
+from turncoat.reporting.style import COLUMN, Look, shades
 from turncoat.reporting.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -155,33 +155,21 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
 
 def universal(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """Share of images that one perturbation a class, made anew against each arm, sends to that class."""
-    import numpy as np
-    from matplotlib import pyplot as plt
-
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for arm in arms:
-        tables = [record.best.universal for _, record in study.of(dataset, arm) if record.best.universal]
-        if tables:
-            rows[arm] = [100 * sum(row.reached / row.n for row in of) / len(of) for of in zip(*tables, strict=True)]
-            targets = [row.target for row in tables[0]]
+        tables = [record.best.universal for _, record in study.of(dataset, arm)]
+        if tables and all(tables):
+            targets = zip(*tables, strict=True)
+            rows[arm] = {seeds[0].target: 100 * mean([row.reached / row.n for row in seeds]) for seeds in targets}
     if not rows:
         return None
-    grid = np.array(list(rows.values()))
-    figure, axes = plt.subplots(figsize=(COLUMN, 0.8 + 0.19 * len(rows)))
-    axes.imshow(grid, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-    for (row, column), value in np.ndenumerate(grid):
-        shade = "white" if value < 55 else "black"
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=shade, fontsize=5.8)
-    axes.set_xticks(range(len(targets)), targets, rotation=40 if max(map(len, targets)) > 2 else 0)
-    axes.set_yticks(range(len(rows)), list(rows))
-    axes.set(xlabel="target class")
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    most = max(rows, key=lambda arm: sum(rows[arm]))
+    figure, axes = shades([list(row.values()) for row in rows.values()], list(rows), list(next(iter(rows.values()))))
+    axes.set(xlabel="target class: images sent to it (%)")
+    average = {arm: mean(list(row.values())) for arm, row in rows.items()}
+    most = max(average, key=lambda arm: average[arm])
     return figure, (
         f"Percent of images of other classes that a universal perturbation sends to its target class, {len(rows)} arms "
-        f"on {dataset}. {most} gives way the most: {sum(rows[most]) / len(targets):.0f} % on average."
+        f"on {dataset}. {most} gives way the most: {average[most]:.0f} % on average."
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from turncoat.files import write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
@@ -69,6 +70,37 @@ def paper() -> Iterator[None]:
     mpl.use("Agg")
     with mpl.rc_context(), style.context(["default", Path(__file__).parent / "paper.mplstyle"]):
         yield
+
+
+def shades(
+    grid: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str]
+) -> "tuple[Figure, Axes]":
+    """A table of percentages as shades with the numbers in it, one column of a paper wide; None is not measured."""
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    values = np.array([[np.nan if value is None else value for value in row] for row in grid], dtype=float)
+    slanted = max(map(len, columns)) > 2
+    figure, axes = plt.subplots(figsize=(COLUMN, (0.75 if slanted else 0.5) + 0.17 * len(rows)))
+    axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        known = not np.isnan(value)
+        axes.text(
+            column,
+            row,
+            f"{value:.1f}" if known else "–",
+            ha="center",
+            va="center",
+            color="white" if known and value < 55 else "black",  # where cividis turns light
+            fontsize=6.2 if len(columns) < 9 else 5.2,
+        )
+    turn: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(range(len(columns)), list(columns), **turn)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
 
 
 def save(figure: "Figure", folder: Path, name: str) -> None:

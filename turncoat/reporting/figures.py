@@ -5,7 +5,7 @@ figure with an alternative text that says in words what it shows; None where the
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from turncoat.reporting import images, paper_figures, style
 from turncoat.reporting.claims import Paper
@@ -42,7 +42,7 @@ def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         return None
     figure, axes = _figure(2.5, len(shown))
     for arm, (clean, worst) in shown.items():
-        bars = {"xerr": error_bar(clean), "yerr": error_bar(worst)} if len(shown) <= CROWD else {}
+        bars: dict[str, Any] = {"xerr": error_bar(clean), "yerr": error_bar(worst)} if len(shown) <= CROWD else {}
         axes.errorbar(clean.mean, worst.mean, label=arm, **bars, **looks[arm].bars)
     axes.set(xlabel="clean accuracy (%)", ylabel="worst-case accuracy (%)")
     _legend(figure, axes)

@@ -42,7 +42,7 @@ class ReverseSettings(ShiftingSettings):
     epsilon: float = Field(32 / 255, ge=0, le=1)
     signed: bool = Field(True, description="false: the follow-up's non-negative perturbation")
     attention: bool = Field(False, description="a learnt gate decides where the perturbation acts")
-    width: int = Field(16, gt=0, description="channels of G")
+    width: int = Field(8, gt=0, description="channels of G")
     blocks: int = Field(2, ge=0, description="residual blocks of G")
     pixels: float = Field(0.1, ge=0, description="adversarial: weight of the pixel discriminator; features have 1")
     training: dict[str, Any] = Field({}, validate_default=True, description="departures; those of `ADAM` are its start")

@@ -66,7 +66,7 @@ class Calibrated(Frozen):
         epsilon: float,
         signed: bool = True,
         attention: bool = False,
-        width: int = 16,
+        width: int = 8,
         blocks: int = 2,
     ) -> None:
         super().__init__(classifier, epsilon, signed=signed, attention=attention, width=width, blocks=blocks)

@@ -198,7 +198,7 @@ def test_figures_come_in_three_forms(built: Path) -> None:
     names = {path.stem for path in figures.iterdir()}
     wanted = {"tradeoff", "security-curve", "heat-map", "cost", "per-class", "training", "perturbations"}
     assert {f"{name}-{dataset}" for name in wanted for dataset in ("digits", "cifar10")} <= names
-    of_mart = {"components", "effects", "tradeoff", "security-curve", "training", "checkpoints", "sweep-beta"}
+    of_mart = {"components", "effects", "tradeoff", "security-curve", "training", "checkpoints", "sweep-beta-pgd-20"}
     assert {f"mart-{name}-digits" for name in of_mart | {"shifts", "universal"}} <= names
     assert not [name for name in names if name.startswith(("atop", "advamd", "rat", "reverse"))]  # none was run
     assert {path.name for path in figures.iterdir()} == {

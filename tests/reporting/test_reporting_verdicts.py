@@ -13,6 +13,7 @@ from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.statistics import Interval
 from turncoat.reporting.study import load
 from turncoat.reporting.verdicts import Verdict, judge, judge_all, rule
+from turncoat.settings import read_yaml
 
 CLAIMS = Path(__file__).parents[2] / "claims"
 
@@ -62,6 +63,14 @@ def test_a_reported_effect_is_the_difference_of_the_reported_values(papers: list
     assert checked >= 7
 
 
+def test_every_arm_that_a_claim_compares_is_defined(papers: list[Paper]) -> None:
+    """An arm renamed in params.yaml would turn its claims into "not run" without a word."""
+    defined = read_yaml(CLAIMS.parent / "params.yaml")["arms"]
+    compared = {arm for p in papers for claim in p.claims for arm in (claim.measured.arm, claim.measured.against)}
+    swept = {arm for paper in papers for sweep in paper.sweeps for line in sweep.lines.values() for arm in line}
+    assert compared | swept <= set(defined)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -71,6 +80,7 @@ def test_a_reported_effect_is_the_difference_of_the_reported_values(papers: list
         ("direction: higher, margin: 0.0", "direction: level, margin: 0.0", "level needs a margin above 0"),
         ("id: mart-over-pgd-fgsm", "id: mart-over-pgd", "stands twice"),
         ("name: mart", "name: smart", "must be the file's own"),
+        ("mart: [mart-no-kl", "pgd: [mart-no-kl", "the line pgd does not hold the arm of its name"),
         ("points: 5.32", "points: soon", "claims.0.reported"),
     ],
 )

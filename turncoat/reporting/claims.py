@@ -81,7 +81,10 @@ class ReportedValue(Strict):
 
 
 class Sweep(Strict):
-    """A numeric setting of the arms to draw `metric` against: a line each, named by the arm whose colour it takes."""
+    """A numeric setting of the arms, as a dotted path, to draw `metric` against.
+
+    A line is named by the arm whose colour it takes.
+    """
 
     setting: str
     label: Text
@@ -114,6 +117,9 @@ class Paper(Strict):
     @model_validator(mode="after")
     def _names_hold_together(self) -> Self:
         ids = [claim.id for claim in self.claims]
+        for swept in self.sweeps:
+            if strange := [name for name, arms in swept.lines.items() if name not in arms]:
+                raise ValueError(f"sweeps: {swept.setting}: the line {strange[0]} does not hold the arm of its name")
         if twice := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"claims: {', '.join(twice)} stands twice")
         named = [(f"claims.{c.id}", arm) for c in self.claims for arm in (c.measured.arm, c.measured.against)]

@@ -220,7 +220,9 @@ def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], fol
                     keep(name, dataset, title, drawer(study, dataset, arms, looks), paper.name)
                 for swept in paper.sweeps:
                     picture = paper_figures.sweep(study, dataset, swept, looks)
-                    keep(f"sweep-{swept.setting}", dataset, f"Sweep of {swept.label}", picture, paper.name)
+                    keep(
+                        f"sweep-{swept.setting}-{swept.metric}", dataset, f"Sweep of {swept.label}", picture, paper.name
+                    )
     return drawn
 
 

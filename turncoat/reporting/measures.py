@@ -51,7 +51,7 @@ def estimate(counts: Iterable[tuple[int, Count | None]]) -> Estimate | None:
 def accuracy(study: Study, dataset: str, arm: str, metric: str, checkpoint: str = "best") -> Estimate | None:
     """The arm's accuracy (`clean`, `worst`, an attack, a paper's own measure) over the seeds that have a record."""
     records = study.of(dataset, arm)
-    return estimate((cell.seed, getattr(record, checkpoint).count(metric)) for cell, record in records)
+    return estimate((cell.seed, getattr(record, checkpoint).count(metric, record.seen)) for cell, record in records)
 
 
 def error_bar(value: Estimate) -> list[list[float]]:

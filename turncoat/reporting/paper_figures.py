@@ -76,10 +76,12 @@ def sweep(study: Study, dataset: str, swept: Sweep, looks: Mapping[str, Look]) -
     """Accuracy over one numeric setting, a line for each method that has it."""
     lines = {}
     for name, arms in swept.lines.items():
+        if name not in looks:
+            continue
         points = []
         for arm in arms:
             value = accuracy(study, dataset, arm, swept.metric)
-            setting = next((record.settings["arm"].get(swept.setting) for _, record in study.of(dataset, arm)), None)
+            setting = next((_at(record.settings["arm"], swept.setting) for _, record in study.of(dataset, arm)), None)
             if value and isinstance(setting, int | float):
                 points.append((float(setting), value))
         if len(points) > 1:
@@ -134,7 +136,7 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
             value = estimate((cell.seed, record.best.count("shifts-seen", [name])) for cell, record in cells)
             if value:
                 table.setdefault(arm, {})[name] = value.mean
-        trained[arm] = list(cells[0][1].settings["arm"].get("seen", [])) if cells else []
+        trained[arm] = cells[0][1].seen if cells else []
     if not table:
         return None
     names = list(dict.fromkeys(name for row in table.values() for name in row))
@@ -171,6 +173,13 @@ def universal(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[st
         f"Percent of images of other classes that a universal perturbation sends to its target class, {len(rows)} arms "
         f"on {dataset}. {most} gives way the most: {average[most]:.0f} % on average."
     )
+
+
+def _at(settings: Any, path: str) -> Any:
+    """The value at a dotted path, or None."""
+    for key in path.split("."):
+        settings = settings.get(key) if isinstance(settings, Mapping) else None
+    return settings
 
 
 def _rows(names: Sequence[str]) -> "tuple[Figure, Axes]":

@@ -210,3 +210,8 @@ class Record(_Read):
     cost: Cost
     examples: dict[str, str]
     weights: dict[str, str]
+
+    @property
+    def seen(self) -> list[str]:
+        """The shifts that the arm was trained for."""
+        return list(self.settings.get("arm", {}).get("seen", []))

@@ -58,8 +58,8 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     pairs = []
     for a, b in zip(left, right, strict=True):
         mine, theirs = study.records[a], study.records[b]
-        seen = mine.settings.get("arm", {}).get("seen", ())  # both arms are judged on what the first was trained for
-        pairs.append((mine.best.count(measured.metric, seen), theirs.best.count(second, seen)))
+        # both arms are judged on the shifts that the first was trained for
+        pairs.append((mine.best.count(measured.metric, mine.seen), theirs.best.count(second, mine.seen)))
     known = [(a, b) for a, b in pairs if a and b]
     if len(known) < len(pairs):
         absent = " or ".join(dict.fromkeys([measured.metric, second]))

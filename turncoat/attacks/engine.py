@@ -26,26 +26,40 @@ def attacked(model: nn.Module, mode: str = "eval", generator: torch.Generator | 
     before = [(module, module.training) for module in model.modules()]
     norms = [norm for norm in model.modules() if isinstance(norm, _NormBase) and norm.track_running_stats]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    devices = {tensor.device.index for tensor in model.parameters() if tensor.device.type == "cuda"}
     state = torch.get_rng_state() if generator is None else generator.get_state()
     try:
-        model.train(mode == "train")
-        if mode == "train":
+        if mode == "eval":
+            for module, training in before:
+                if training:
+                    module.training = False
+        else:
+            model.train()  # which a network may have narrowed, to keep parts of it in eval mode
             for norm in norms:
                 norm.track_running_stats = False
         for parameter in trainable:
             parameter.requires_grad_(False)
-        with torch.random.fork_rng(devices=sorted(devices)):
-            torch.manual_seed(int.from_bytes(hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest()))
+        with reseeded(int.from_bytes(hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest())):
             yield model
     finally:
         for module, training in before:
-            module.training = training
+            if module.training != training:
+                module.training = training
         if mode == "train":
             for norm in norms:
                 norm.track_running_stats = True
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def reseeded(seed: int) -> Iterator[None]:
+    """Global generators, of the CPU and the current GPU, that start from `seed`; afterwards they are as they were."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change every GPU of the machine
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        yield
 
 
 def input_gradient(

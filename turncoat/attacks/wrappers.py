@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .engine import reseeded
+
 
 class eot(nn.Module):
     """Mean logits over `draws` passes through a random network, and so the mean gradient."""
@@ -67,7 +69,6 @@ class fixed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) to (n, k)."""
-        with torch.random.fork_rng(devices=[images.device.index] if images.is_cuda else []):
-            torch.manual_seed(self.seed)
+        with reseeded(self.seed):
             logits: Tensor = self.model(images)
         return logits

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 Result = dict[str, float]
+ENSEMBLES = ("turncoat", "torchattacks")  # foolbox has no AutoAttack, ART's is made of other attacks
 
 
 class Worker:
@@ -53,14 +54,14 @@ class Worker:
         self.process.wait()
 
 
-def compare(workers: list[Worker], job: dict[str, Any], rounds: int) -> dict[str, list[Result]]:
-    """`rounds` results of each library, after one run that does not count."""
+def compare(workers: list[Worker], job: dict[str, Any], rounds: int, warm: int) -> dict[str, list[Result]]:
+    """`rounds` results of each library, after `warm` runs that do not count."""
     results: dict[str, list[Result]] = {worker.library: [] for worker in workers}
-    for number in range(rounds + 1):
+    for number in range(warm + rounds):
         turn = number % len(workers)
         for worker in workers[turn:] + workers[:turn]:
             result = worker.run(job | {"seed": number})
-            if number:
+            if number >= warm:
                 results[worker.library].append(result)
     return results
 
@@ -105,8 +106,9 @@ def main() -> None:
     for title, job in jobs.items():
         whole = job["attack"] == "autoattack"
         if given.only in (None, job["attack"]):
-            able = [worker for name, worker in workers.items() if not (whole and name == "foolbox")]  # has none
-            results = compare(able, job | {"epsilon": given.epsilon}, 1 if whole else given.rounds)
+            able = [worker for name, worker in workers.items() if not whole or name in ENSEMBLES]
+            rounds, warm = (1, 0) if whole else (given.rounds, 1)
+            results = compare(able, job | {"epsilon": given.epsilon}, rounds, warm)
             print(table(title, results, given.images) + "\n", flush=True)
     for worker in workers.values():
         worker.close()

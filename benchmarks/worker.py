@@ -60,7 +60,7 @@ def foolbox(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tenso
 
 def art(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
     import numpy as np
-    from art.attacks.evasion import AutoAttack, ProjectedGradientDescentPyTorch
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
     np.random.seed(job["seed"])  # noqa: NPY002 - what this library draws from
@@ -69,13 +69,10 @@ def art(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         model, nn.CrossEntropyLoss(), tuple(images.shape[1:]), _classes(model), clip_values=(0, 1),
         device_type="gpu" if images.is_cuda else "cpu",
     )  # fmt: skip
-    if job["attack"] == "autoattack":
-        attack = AutoAttack(wrapped, eps=job["epsilon"], batch_size=len(images))
-    else:
-        attack = ProjectedGradientDescentPyTorch(
-            wrapped, eps=job["epsilon"], eps_step=job["step"] * job["epsilon"], max_iter=job["steps"],
-            num_random_init=1, batch_size=len(images), verbose=False,
-        )  # fmt: skip
+    attack = ProjectedGradientDescentPyTorch(
+        wrapped, eps=job["epsilon"], eps_step=job["step"] * job["epsilon"], max_iter=job["steps"],
+        num_random_init=1, batch_size=len(images), verbose=False,
+    )  # fmt: skip
     return torch.from_numpy(attack.generate(images.cpu().numpy(), labels.cpu().numpy())).to(images.device)
 
 

@@ -35,17 +35,28 @@ def test_an_honest_network_raises_no_flag_and_costs_no_second_look(
 
 
 @pytest.mark.parametrize(
-    ("defence", "flag", "believed"),  # accuracy under the suite alone: looks robust
+    (
+        "defence",
+        "flag",
+        "believed",
+        "doubted",
+    ),  # accuracy under the suite alone: looks robust; is the worst case trusted
     [
-        (broken.DropoutLeftOn, "random-forward", 0.05),
-        (broken.HugeLogits, "zero-gradient", 0.9),
-        (broken.Rounded, "zero-gradient", 0.9),
-        (broken.NanGradients, "nan-gradient", 0.9),
-        (broken.Softmax, "softmax-output", 0.5),
+        (broken.DropoutLeftOn, "random-forward", 0.05, False),
+        (broken.HugeLogits, "zero-gradient", 0.9, False),
+        (broken.Rounded, "zero-gradient", 0.9, True),
+        (broken.NanGradients, "nan-gradient", 0.9, True),
+        (broken.Softmax, "softmax-output", 0.5, False),
     ],
 )
 def test_a_broken_defence_is_seen_through(
-    defence: type[nn.Module], flag: str, believed: float, network: nn.Module, images: Tensor, labels: Tensor
+    defence: type[nn.Module],
+    flag: str,
+    believed: float,
+    doubted: bool,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
 ) -> None:
     result = evaluate(defence(network), images, labels, THREAT, CE)
     assert flag in names(result)
@@ -54,22 +65,9 @@ def test_a_broken_defence_is_seen_through(
     assert any(name.startswith("second-look-") for name in result.correct)
     assert result.worst.mean() < by_suite.mean()
     assert result.worst.mean() < 0.15 or unreliable(result)
+    assert unreliable(result) or not doubted  # dead gradients are never called robust
     if by_suite.mean() - result.worst.mean() > 0.05:  # then the suite's own numbers are not to be believed
         assert any(found.attack == "pgd-20" and found.blocks for found in result.flags) or unreliable(result)
-
-
-@pytest.mark.parametrize("defence", [broken.NanGradients, broken.Rounded])
-def test_dead_gradients_are_never_called_robust(
-    defence: type[nn.Module], network: nn.Module, images: Tensor, labels: Tensor
-) -> None:
-    result = evaluate(defence(network), images, labels, THREAT, ATTACKS)
-    assert unreliable(result)
-
-
-def test_huge_logits_fall_to_a_loss_without_scale(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    result = evaluate(broken.HugeLogits(network), images, labels, THREAT, CE)
-    plain = evaluate(network, images, labels, THREAT, ATTACKS)
-    assert result.correct["second-look-loss"].sum() <= plain.worst.sum() + 6
 
 
 def test_a_random_network_gives_the_same_record_for_the_same_seed(
@@ -99,6 +97,6 @@ def test_a_weak_suite_is_told_by_a_linear_classifier(network: nn.Module, images:
     weak = {"pgd": {"attack": "pgd", "steps": 1, "step": 0.01, "start": "none"}}
     result = evaluate(network, images, labels, THREAT, weak)
     assert "closed-form" in names(result)
-    assert result.correct["pgd"].mean() > 0.8 and result.worst.mean() < 0.1
+    assert result.worst.mean() < 0.1 < 0.8 < result.correct["pgd"].mean()
     assert not unreliable(result)  # the second look is strong enough
     assert any(flag.attack is None and "settled" in flag.detail for flag in result.flags)

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.evaluation.conftest import THREAT
 from turncoat import data, models
+from turncoat.attacks import Threat
 from turncoat.data.prepare import prepare
 from turncoat.errors import TurncoatError
-from turncoat.evaluation import evaluate
+from turncoat.evaluation import evaluate, plan_suite
 from turncoat.evaluation.__main__ import main as command_line
 from turncoat.evaluation.journal import Journal, packed, unpacked
 from turncoat.evaluation.perturbed import load_perturbed, load_predictions, save_perturbed
@@ -67,13 +67,16 @@ def test_an_evaluation_resumes_after_each_piece(
 ) -> None:
     suite = {
         "fgsm": {"attack": "fgsm"},
-        "pgd": {"attack": "pgd", "steps": 3},
+        "margin": {"attack": "pgd", "steps": 20, "loss": "margin"},
+        "pgd": {"attack": "pgd", "steps": 20},
         "square": {"attack": "square", "queries": 5},
     }
-    path = tmp_path / "journal"
+    path, gentle = tmp_path / "journal", Threat("linf", 0.05)
 
     def run() -> str:
-        result = evaluate(network, images[:60], labels[:60], THREAT, suite, journal=Journal(path))
+        result = evaluate(
+            network, images[:60], labels[:60], gentle, plan_suite("s", suite, batch_size=25), journal=Journal(path)
+        )
         rights = {name: right.tolist() for name, right in result.correct.items()}
         return json.dumps([rights, result.passes, result.overhead, [vars(flag) for flag in result.flags]])
 
@@ -162,6 +165,7 @@ def environment() -> dict[str, str]:
 STAGE = [sys.executable, "-m", "stages.evaluate", "--dataset", "digits", "--arm", "standard", "--seed", "0"]
 
 
+@pytest.mark.slow
 def test_killed_evaluations_end_in_the_same_record(cell: Path) -> None:
     def run() -> str:
         done = subprocess.run(STAGE, cwd=cell, env=environment(), capture_output=True, text=True, timeout=300)
@@ -201,6 +205,7 @@ def test_killed_evaluations_end_in_the_same_record(cell: Path) -> None:
     assert int(worst.sum()) == record["best"]["worst"]["correct"]
 
 
+@pytest.mark.slow
 def test_alone_a_weights_file_gives_the_numbers_of_the_stage(cell: Path) -> None:
     weights = "models/digits/standard/0/best.safetensors"
     command = [sys.executable, "-m", "turncoat.evaluation", "--model", weights, "--dataset", "digits"]

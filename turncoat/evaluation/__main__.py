@@ -61,6 +61,7 @@ def _run(given: argparse.Namespace) -> None:
     count = given.images or suite.images
     compute = resolve(settings.compute)
     folder, perturbed = given.data / given.dataset, given.data / "perturbed" / given.dataset / str(given.seed)
+    network = models.load(given.model, compute.device)
     images = data.load(folder)
     test = resident(images.test.images[:count], images.test.labels[:count], compute.device)
     apart = resident(images.validation.images, images.validation.labels, compute.device)
@@ -76,7 +77,7 @@ def _run(given: argparse.Namespace) -> None:
     )
     with Scratch(key) as scratch:
         result = evaluate(
-            models.load(given.model, compute.device),
+            network,
             test.floats(),
             test.labels,
             threat,

@@ -209,7 +209,13 @@ def write_perturbed(root: Path, dataset: str, seed: int) -> None:
         adversarial=adversarial,
         prediction=labels,
         adversarial_prediction=(labels + np.arange(8) % 2) % 10,
+        **{"universal-sgd": 0.15 * np.sign(generator.normal(size=(10, *shape[1:])))},
     )
+    targets = [
+        {"target": t, "reached": 9 * (t + 1), "n": 90, "from": [0 if c == t else t + 1 for c in range(10)]}
+        for t in range(10)
+    ]
+    write_json(folder / "perturbed.json", {"universal": {"sgd": {"form": "sgd", "targets": targets}}})
 
 
 def edit(root: Path, cell: str, change: Any) -> None:

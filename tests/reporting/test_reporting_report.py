@@ -15,8 +15,8 @@ import pytest
 import synthetic
 from conftest import ARMS, build  # type: ignore[import-not-found]
 
-from turncoat.reporting import report
-from turncoat.reporting.style import COLOURS, MARKERS, looks
+from turncoat.reporting import images, report
+from turncoat.reporting.style import COLOURS, MARKERS, looks, paper, save
 from turncoat.reporting.table import Table
 from turncoat.settings import read_yaml
 
@@ -208,6 +208,19 @@ def test_figures_come_in_three_forms(built: Path) -> None:
         width = int.from_bytes((figures / f"{name}.png").read_bytes()[16:20])
         assert width == round(3.4 * 300), name
         assert b"/Type3" not in (figures / f"{name}.pdf").read_bytes(), name
+
+
+def test_figures_of_universal_perturbations(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, n=100)
+    study = synthetic.study(tmp_path)
+    drawn = looks(list(study.settings.arms))
+    with paper():
+        for drawer, said in ((images.class_perturbations, "sgd 55 %"), (images.from_to, "100 % of class 8 to 9")):
+            figure, alt = drawer(study, "digits", ["mart"], drawn)  # type: ignore[misc]
+            assert said in alt
+            save(figure, tmp_path, drawer.__name__)
+    shutil.rmtree(tmp_path / "data")
+    assert images.from_to(study, "digits", ["mart"], drawn) is None
 
 
 def test_an_arms_look_is_its_own_and_stays() -> None:

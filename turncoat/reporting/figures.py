@@ -165,11 +165,6 @@ def epochs(study: Study, dataset: str, arm: str, column: str) -> list[tuple[int,
     return [(epoch, 100 * mean([run[epoch] for run in runs])) for epoch in common]
 
 
-def perturbations(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """Images, what an attack adds to them, and the sum."""
-    return images.perturbations(study, dataset)
-
-
 FIGURES: dict[str, tuple[str, Drawer]] = {
     "tradeoff": ("Accuracy against robustness", tradeoff),
     "security-curve": ("Security curve", security_curve),
@@ -177,7 +172,7 @@ FIGURES: dict[str, tuple[str, Drawer]] = {
     "cost": ("Cost against benefit", cost),
     "per-class": ("Class by class", per_class),
     "training": ("Training curves", training),
-    "perturbations": ("Images and their perturbations", perturbations),
+    "perturbations": ("Images and their perturbations", images.perturbations),
 }
 PAPER_FIGURES: dict[str, tuple[str, Drawer]] = {  # with the arms of one paper alone
     "components": ("Arms and components", paper_figures.components),
@@ -187,6 +182,12 @@ PAPER_FIGURES: dict[str, tuple[str, Drawer]] = {  # with the arms of one paper a
     "checkpoints": ("Best against last checkpoint", paper_figures.checkpoints),
     "shifts": ("Shift by shift", paper_figures.shifts),
     "universal": ("Universal perturbations by target", paper_figures.universal),
+}
+OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
+    "rat": {
+        "perturbations": ("Universal perturbations as images", images.class_perturbations),
+        "from-to": ("Which class gives way to which", images.from_to),
+    },
 }
 
 
@@ -216,7 +217,7 @@ def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], fol
                 mine = {verdict.claim: verdict for verdict in verdicts if verdict.dataset == dataset}
                 picture = paper_figures.effects(dataset, paper.claims, mine)
                 keep("effects", dataset, "Effects measured and reported", picture, paper.name)
-                for name, (title, drawer) in PAPER_FIGURES.items():
+                for name, (title, drawer) in (PAPER_FIGURES | OWN_FIGURES.get(paper.name, {})).items():
                     keep(name, dataset, title, drawer(study, dataset, arms, looks), paper.name)
                 for swept in paper.sweeps:
                     picture = paper_figures.sweep(study, dataset, swept, looks)

@@ -18,6 +18,7 @@ from turncoat.attacks import (
     square,
 )
 from turncoat.attacks.board import Board
+from turncoat.attacks.folded import folded
 from turncoat.attacks.losses import ce, dlr, margin, objective, targeted_dlr
 from turncoat.attacks.square import window_side
 
@@ -254,3 +255,43 @@ def test_progress_tells_what_is_left() -> None:
     assert told[0] == (10, 10)
     assert told[-1][0] == 0
     assert [standing for _, standing in told] == sorted((standing for _, standing in told), reverse=True)
+
+
+class Chance(nn.Module):
+    """Random, in a way that a trace would freeze."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = busy()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images) + torch.randn(1)
+
+
+class Choice(nn.Module):
+    """Control flow that cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = busy()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images) if images.sum() > 0 else self.net(-images)
+
+
+@pytest.mark.parametrize(("make", "folds"), [(busy, True), (Chance, False), (Choice, False)])
+def test_folding_keeps_what_a_network_computes(make: type[nn.Module], folds: bool) -> None:
+    model, images = make(), pictures(5, 6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    global_state = torch.get_rng_state()
+    ready = folded(model, images)
+    assert torch.equal(global_state, torch.get_rng_state())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in ready.modules()) != folds
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model.training
+    with torch.no_grad():
+        torch.manual_seed(1)
+        wanted = model.eval()(images[:2])
+        torch.manual_seed(1)
+        assert torch.allclose(ready(images[:2]), wanted, atol=1e-4)
+        assert make is not Chance or not torch.equal(ready(images[:2]), wanted)

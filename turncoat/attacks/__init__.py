@@ -11,6 +11,7 @@ from .deepfool import deepfool
 from .engine import Counter, attacked, fallen, input_gradient
 from .fab import fab, fab_t
 from .fgsm import fgsm
+from .folded import folded
 from .losses import kl
 from .pgd import pgd
 from .shifts import SHIFTS
@@ -55,6 +56,7 @@ __all__ = [
     "fallen",
     "fgsm",
     "fixed",
+    "folded",
     "input_gradient",
     "kl",
     "perturb",

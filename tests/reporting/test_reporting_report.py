@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,8 +17,11 @@ import synthetic
 from conftest import ARMS, build  # type: ignore[import-not-found]
 
 from turncoat.reporting import images, report
+from turncoat.reporting.measures import Estimate
+from turncoat.reporting.statistics import Interval
 from turncoat.reporting.style import COLOURS, MARKERS, looks, paper, save
 from turncoat.reporting.table import Table
+from turncoat.reporting.tables import best
 from turncoat.settings import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -193,6 +197,15 @@ def test_the_main_table_says_what_was_not_run(built: Path) -> None:
     assert {row["arm"]: row["seeds"] for row in rows} == dict.fromkeys(ARMS, "3") | {"trades": "2"}
 
 
+@pytest.mark.parametrize(
+    ("means", "half", "row"),
+    [([60.0, 70.0, 65.0], 2.0, 1), ([60.0, 66.0, 65.0], 2.0, None), ([60.0], 1.0, None), ([None, 70.0, 65.0], 2.0, 1)],
+)
+def test_only_a_best_that_intervals_support_is_bold(means: list[float | None], half: float, row: int | None) -> None:
+    column = [m if m is None else Estimate(m, Interval(m - half, m + half), 400, (0, 1), (m, m)) for m in means]
+    assert best(column) == row
+
+
 def test_figures_come_in_three_forms(built: Path) -> None:
     figures = built / "reports/figures"
     names = {path.stem for path in figures.iterdir()}
@@ -281,6 +294,21 @@ def test_the_stage_helps_without_loading_anything() -> None:
     )
     assert "--partial" in said
     assert said.endswith("[]\n")
+
+
+def test_the_stage_refuses_missing_cells_unless_told_that_the_report_is_partial(tmp_path: Path) -> None:
+    """The study's own params.yaml, and nothing run yet: a report all the same, and an exit status that tells."""
+    shutil.copytree(ROOT / "claims", tmp_path / "claims")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TURNCOAT_TRACKING": "off"}
+    for options, status in (([], 2), (["--partial"], 0)):
+        command = [sys.executable, "-m", "stages.report", *options]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert "not run: digits/mart/0 (no record); dvc repro -f -s finetune@digits-mart-0" in done.stdout
+        assert ("accept a partial report with --partial" in done.stderr) is bool(status)
+        assert "No cell has been run yet" in (tmp_path / "reports/report.html").read_text()
+        assert json.loads((tmp_path / "reports/summary.json").read_text()) == {}
 
 
 def test_reporting_needs_no_torch() -> None:

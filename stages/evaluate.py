@@ -55,7 +55,7 @@ def main() -> None:
             print(f"{dataset}/{arm}/{seed}: going on after {len(journal)} finished pieces", flush=True)
         results = {
             which: evaluate(
-                models.load(source / f"{which}.safetensors", compute.device),
+                compute.place(models.load(source / f"{which}.safetensors")),
                 test.floats(),
                 test.labels,
                 threat,

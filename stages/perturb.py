@@ -39,7 +39,7 @@ def main() -> None:
     stored, classes = images_of.test, len(images_of.classes)
     test = resident(stored.images[: suite.images], stored.labels[: suite.images], compute.device)
     threat = Threat(settings.datasets[dataset].threat.norm, settings.datasets[dataset].threat.epsilon)
-    network = models.load(model_folder(dataset, "baseline", seed) / "best.safetensors", compute.device)
+    network = compute.place(models.load(model_folder(dataset, "baseline", seed) / "best.safetensors"))
 
     made, predicted = {}, {}
     for name, raw in settings.perturbations.items():

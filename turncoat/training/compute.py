@@ -50,6 +50,6 @@ def resolve(settings: ComputeSettings) -> Compute:
     return Compute(
         device=torch.device("cuda" if cuda else "cpu"),
         precision=auto_precision if settings.precision == "auto" else settings.precision,
-        channels_last=cuda if settings.channels_last == "auto" else settings.channels_last,
+        channels_last=settings.channels_last in ("auto", True),  # 0.6 to 0.75 of the time on CPUs too
         compile=False if settings.compile == "auto" else settings.compile,
     )

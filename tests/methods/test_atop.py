@@ -75,7 +75,7 @@ def test_each_player_is_moved_by_its_own_term():
 
     on_real, on_made = frozen_power(torch.cat([batch.images, made_images.detach()])).chunk(2)
     hinge = (1 - on_real).clamp_min(0).mean() + (1 + on_made).clamp_min(0).mean()
-    assert float(told) == pytest.approx(float(hinge), rel=1e-4)
+    assert float(told.detach()) == pytest.approx(float(hinge.detach()), rel=1e-4)
     told.backward()
     assert made_images.grad is None
     assert all(p.grad is not None for p in game.discriminator.parameters())
@@ -107,6 +107,20 @@ def test_fine_tuning_by_hand(through, reconstruct):
     assert float(loss) == pytest.approx(float(l1 + 0.2 * ce), rel=1e-4)
     assert float(parts["l1"]) == pytest.approx(float(l1), rel=1e-4)
     assert float(parts["ce"]) == pytest.approx(float(ce), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["purifier", "atop"])
+def test_losses_stay_close_in_half_precision(name):
+    losses = []
+    for enabled in (False, True):
+        made = atop() if name == "atop" else method("purifier", network="gated", width=2)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss, _ = made.loss(batch_of())
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert all(p.grad.isfinite().all() for p in made.model.parameters() if p.grad is not None)
+        losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def run(net, seed=0, epochs=2, **settings):

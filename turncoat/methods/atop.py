@@ -54,9 +54,9 @@ class Atop(Method[AtopSettings]):
         s = self.settings
         attacked = self.model if s.attack_through == "pipeline" else self.pipeline.classifier
         images = attack(attacked, batch, self.task.threat, s.attack)
-        purified = self.pipeline.purify(images, batch.generator)
+        purified = self.pipeline.purify(images, batch.generator).float()
         logits = self.model(purified, purified=True)
-        rebuilt = (purified.float() - (batch.images if s.reconstruct == "clean" else images)).abs().mean()
+        rebuilt = (purified - (batch.images if s.reconstruct == "clean" else images)).abs().mean()
         supervised = cross_entropy(logits, batch.labels)
         parts = {
             "train_accuracy": accuracy(logits, batch.labels),

@@ -140,8 +140,8 @@ def test_a_threat_of_its_own_stays_out_of_the_worst_case(network: nn.Module, ima
 
 
 def test_autoattack_is_told_part_by_part(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    suite = {"auto": {"attack": "autoattack"}}
-    few, theirs = images[:6], labels[:6]
+    suite = {"auto": {"attack": "autoattack", "steps": 10, "queries": 50}}
+    few, theirs = images[:12], labels[:12]
     result = evaluate(network, few, theirs, Threat("linf", 0.05), suite, checks=False)
     parts = result.parts["auto"]
     assert list(parts) == ["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -149,6 +149,7 @@ def test_autoattack_is_told_part_by_part(network: nn.Module, images: Tensor, lab
     assert ((fallen == 1) == (result.clean & ~result.correct["auto"])).all()
     assert fallen.max() == 1
     assert 0 < result.correct["auto"].sum() < len(few)
+    assert result.passes["auto"]["forward"] < 2 + 10 + 2 * 9 * 11 + 50  # its settings reach the parts
 
 
 def test_transfer_takes_the_stored_image_of_each_place(network: nn.Module, images: Tensor, labels: Tensor) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turncoat.attacks import autoattack, pgd
+from turncoat.attacks import apgd, autoattack, pgd
 from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, ONE_STEP, Bools, Evaluation, Flag
 from turncoat.evaluation.suite import Planned
 
@@ -211,7 +211,7 @@ def overstated(result: Evaluation, planned: Mapping[str, Planned], looked: bool)
     called = "AutoAttack" if auto else "the worst case"
     flags = []
     for name in result.in_worst:
-        if name in planned and name not in auto and planned[name].kind == ITERATIVE:
+        if name in planned and planned[name].function in (pgd, apgd):
             gap = points(result.correct[name]) - reference
             if gap > GAP:
                 detail = f"leaves {gap:.1f} points more standing than {called}"

@@ -93,7 +93,7 @@ class Planned:
     def parts(self, threat: Threat) -> dict[str, Attack]:
         """The attacks that this one consists of, by name; each is meant for what those before it left standing."""
         if self.function is autoattack:
-            return dict(ensemble(self.settings.get("version", "standard"), threat))
+            return dict(ensemble(**{"version": "standard", **self.settings}, threat=threat))
         assert self.function is not None
         return {"": partial(self.function, **self.settings)}
 

@@ -55,7 +55,7 @@ def scene(norm: str, classes: int) -> tuple[torch.nn.Module, torch.Tensor, torch
 def test_every_adversarial_example_of_a_linear_network_is_found(name: str, norm: str) -> None:
     model, images, labels, threat = scene(norm, 4 if name in ALL_CLASSES else 2)
     # how much of the budget must be used: a random search and steps of fixed length end near, not on, the optimum
-    slack = {"square": 0.97 if norm == "linf" else 0.85}.get(name, 0.97 if name.startswith("pgd") else 0.99)
+    slack = {"square": 0.97 if norm == "linf" else 0.8}.get(name, 0.97 if name.startswith("pgd") else 0.99)
     must = linear_worst_margin(model, images, labels, norm, slack * threat.epsilon) > 1e-4
     cannot = linear_worst_margin(model, images, labels, norm, threat.epsilon) < -1e-4
     assert 20 < must.sum() < 110

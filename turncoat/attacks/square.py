@@ -64,6 +64,7 @@ class Draw:
 
     def __init__(self, generator: torch.Generator, images: Tensor) -> None:
         self.device, self.shape = images.device, images.shape[1:]
+        self.rows, self.columns = (torch.arange(size, device=images.device) for size in images.shape[2:])
         self.generator = generator
         if generator.device.type != images.device.type:
             seed = torch.randint(2**62, (), generator=generator, device=generator.device)
@@ -71,9 +72,10 @@ class Draw:
 
     def corners(self, count: int, side: int) -> Tensor:
         """(count, 2): row and column of the upper left corner of windows that lie inside the image."""
-        _, height, width = self.shape
-        room = torch.tensor([height - side + 1, width - side + 1], device=self.device)
-        return (torch.rand(count, 2, generator=self.generator, device=self.device) * room).long()
+        ends = (size - side + 1 for size in self.shape[1:])
+        return torch.cat(
+            [torch.randint(end, (count, 1), generator=self.generator, device=self.device) for end in ends], 1
+        )
 
     def signs(self, *shape: int) -> Tensor:
         """+1 and -1, equally likely."""
@@ -92,12 +94,14 @@ def _run(
 ) -> None:
     images = board.images[index]
     s = Rows(index=index, targets=targets, images=images, labels=board.labels[index], best=images)
+    if threat.norm == "linf":  # the two colours a window is painted in
+        s.lower, s.upper = (threat.project(images + way * threat.epsilon, images) for way in (-1, 1))
     s.highest = images.new_full((len(index),), -torch.inf)
     s.found = torch.zeros_like(index, dtype=torch.bool)
     for query in range(queries):
         side = window_side(share, query, queries, images.shape)
         if threat.norm == "linf":
-            candidate = _stripes(s, threat, draw) if query == 0 else _repaint(s, threat, draw, side)
+            candidate = _stripes(s, draw) if query == 0 else _repaint(s, draw, side)
         else:
             candidate = _bumps(s, threat, draw) if query == 0 else _move(s, threat, draw, side)
         logits = board.model(candidate)
@@ -120,19 +124,17 @@ def window_side(share: float, query: int, queries: int, shape: torch.Size) -> in
     return max(1, min(side, min(shape[-2:]) - 1))
 
 
-def _stripes(s: Rows, threat: Threat, draw: Draw) -> Tensor:
+def _stripes(s: Rows, draw: Draw) -> Tensor:
     n, c, _, w = s.images.shape
-    return threat.project(s.images + threat.epsilon * draw.signs(n, c, 1, w), s.images)
+    return torch.where(draw.signs(n, c, 1, w) > 0, s.upper, s.lower)
 
 
-def _repaint(s: Rows, threat: Threat, draw: Draw, side: int) -> Tensor:
-    n, c, h, w = s.images.shape
+def _repaint(s: Rows, draw: Draw, side: int) -> Tensor:
+    n, c, _, _ = s.images.shape
     corner = draw.corners(n, side)
-    down = torch.arange(h, device=corner.device) - corner[:, :1]
-    right = torch.arange(w, device=corner.device) - corner[:, 1:]
+    down, right = draw.rows - corner[:, :1], draw.columns - corner[:, 1:]
     window = ((down >= 0) & (down < side))[:, None, :, None] & ((right >= 0) & (right < side))[:, None, None, :]
-    painted = threat.project(s.images + threat.epsilon * draw.signs(n, c, 1, 1), s.images)
-    return torch.where(window, painted, s.best)
+    return torch.where(window, torch.where(draw.signs(n, c, 1, 1) > 0, s.upper, s.lower), s.best)
 
 
 def _bumps(s: Rows, threat: Threat, draw: Draw) -> Tensor:

@@ -46,6 +46,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         )
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
+    compute.place(method.model)  # a method may train another network than the one it was given
 
     folder = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
     arm = arm if section == "arms" else f"{section}-{arm}"

@@ -6,6 +6,7 @@ from stages.common import data_folder, known, model_folder, pretrained_folder
 from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
+from turncoat.evaluation import build_suite
 from turncoat.evaluation.validation import validator
 from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
@@ -20,6 +21,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     """
     known("dataset", dataset, dict(settings.datasets))
     check_arms(settings)
+    build_suite(settings.study.suite, settings.suites[settings.study.suite])  # refused before training, not after
     of_dataset = settings.datasets[dataset]
     plan: ArmSettings
     steps: TrainingSettings

@@ -83,11 +83,8 @@ class Board:
         Under autocast nobody falls on reduced precision alone: a forward pass in float32 decides.
         Returns: (m,) bool, the items whose image still stands.
         """
-        kind = self.images.device.type
-        if torch.is_autocast_enabled(kind) and len(index):
-            with torch.autocast(kind, enabled=False):
-                targets = None if self.targets is None else self.targets[index]
-                fell = fallen(self.model(candidates), self.labels[index], targets)
+        if torch.is_autocast_enabled(self.images.device.type):
+            fell = self._confirmed(index, candidates, fell)
         losses = torch.where(losses.isnan(), -torch.inf, losses.float())
         key = torch.where(fell, torch.inf, losses)
         highest = self.highest.scatter_reduce(0, index, key, "amax")
@@ -98,3 +95,12 @@ class Board:
         self.highest = highest
         self.down[index[fell]] = True
         return ~self.down[index]
+
+    def _confirmed(self, index: Tensor, candidates: Tensor, fell: Tensor) -> Tensor:
+        rows = fell.nonzero()[:, 0]
+        if not len(rows):
+            return fell
+        targets = None if self.targets is None else self.targets[index[rows]]
+        with torch.autocast(self.images.device.type, enabled=False):
+            logits = self.model(candidates[rows])
+        return fell.scatter(0, rows, fallen(logits, self.labels[index[rows]], targets))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .engine import reseeded
+
 TOLERANCE = 1e-4  # of the largest logit, in float32
 
 
@@ -17,7 +19,7 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
     copy is tried on `images` (n, c, h, w), of which a few are enough.
     """
     plain = _channels_last(copy.deepcopy(model).eval().requires_grad_(False))
-    with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.no_grad(), reseeded(0):
         wanted, again = plain(images), plain(images)
         try:
             fused = _channels_last(_fuse(fx.symbolic_trace(copy.deepcopy(plain))))

@@ -226,7 +226,7 @@ def test_figures_come_in_three_forms(built: Path) -> None:
 def test_figures_of_universal_perturbations(tmp_path: Path) -> None:
     synthetic.write(tmp_path, n=100)
     study = synthetic.study(tmp_path)
-    drawn = looks(list(study.settings.arms))
+    drawn = looks(study.settings.study.arms)
     with paper():
         for drawer, said in ((images.class_perturbations, "sgd 55 %"), (images.from_to, "100 % of class 8 to 9")):
             figure, alt = drawer(study, "digits", ["mart"], drawn)  # type: ignore[misc]
@@ -241,6 +241,8 @@ def test_an_arms_look_is_its_own_and_stays() -> None:
     drawn = looks(arms)
     assert len({(look.colour, look.marker) for look in drawn.values()}) == len(arms)
     assert looks([*arms, "new"])["arm-7"] == drawn["arm-7"]
+    assert looks(arms[:5], arms)["arm-7"] == drawn["arm-7"]
+    assert len({look.colour for look in looks(arms[:8]).values()}) == 8
     neighbours = pairwise(drawn.values())
     assert all(a.colour != b.colour and a.marker != b.marker for a, b in neighbours)
 

@@ -195,7 +195,7 @@ def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], fol
     """Draw and save every figure of every data set, then those of each paper whose method was run."""
     from matplotlib import pyplot as plt
 
-    looks = style.looks(list(study.settings.arms))
+    looks = style.looks(study.settings.study.arms, study.settings.arms)
     drawn: list[Drawn] = []
 
     def keep(name: str, dataset: str, title: str, picture: Picture, paper: str = "") -> None:

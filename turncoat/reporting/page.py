@@ -64,7 +64,7 @@ def render(
         metrics=_metrics(study),
         tables=made,
         pictures=pictures,
-        looks=style.looks(list(study.settings.arms)),
+        looks=style.looks(study.settings.study.arms, study.settings.arms),
         provenance=_provenance(study),
         altered=_altered(study),
         flags=[(cell, flag) for cell, record in study.records.items() for flag in record.flags],

@@ -146,7 +146,7 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
             fill = "white" if name in trained[arm] else looks[arm].colour
             axes.plot(height, names.index(name), **looks[arm].point | {"markerfacecolor": fill, "markeredgewidth": 0.8})
         axes.plot([], [], label=arm, **looks[arm].point)
-    axes.set(xlabel="accuracy (%), mean over severities; hollow: trained for it")
+    axes.set(xlabel="accuracy (%); hollow: trained for it")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     hardest = min(names, key=lambda name: sum(row.get(name, 0) for row in table.values()))
     return figure, (

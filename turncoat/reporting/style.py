@@ -5,7 +5,7 @@ white). Marker and dash are a second channel: for print in grey, and for more ar
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +49,16 @@ class Look:
         return self.point | {"elinewidth": 0.6}
 
 
-def looks(arms: Sequence[str]) -> dict[str, Look]:
-    """The look of every arm, by its place among all arms that params.yaml defines: adding one at the end moves none.
+def looks(arms: Sequence[str], others: Iterable[str] = ()) -> dict[str, Look]:
+    """The look of every arm by its place in the study, then of the `others` that params.yaml defines.
 
-    Colour and marker together are unique for the first 88 arms.
+    An arm added at the end moves none. The first eight differ in colour; colour and marker together are unique for 88.
     """
-    return {
-        arm: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
-        for i, arm in enumerate(arms)
-    }
+
+    def look(place: int) -> Look:
+        return Look(*(channel[place % len(channel)] for channel in (COLOURS, MARKERS, DASHES)))
+
+    return {arm: look(place) for place, arm in enumerate(dict.fromkeys([*arms, *others]))}
 
 
 @contextmanager

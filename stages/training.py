@@ -29,6 +29,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         plan, steps = ArmSettings(method="standard", start="scratch"), of_dataset.training
     else:
         plan, steps = arm_settings(settings, arm, section), schedule(settings, dataset, arm, section)
+    plan = plan.model_copy(update={"start": plan.start or of_dataset.start})
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
     threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
@@ -38,7 +39,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     pretrained = {name: compute.place(models.load(path)) for name, path in foundation.items()}
     method = METHODS[plan.method](plan, Task(threat, len(images.classes), pretrained))
 
-    if (plan.start or of_dataset.start) == "baseline":
+    if plan.start == "baseline":
         inputs.append(model_folder(dataset, "baseline", seed) / "best.safetensors")
         network = models.load(inputs[-1])
     else:
@@ -54,7 +55,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     arm = arm if section == "arms" else f"{section}-{arm}"
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
-        "arm": plan.model_dump() | {"start": plan.start or of_dataset.start, "training": steps.model_dump()},
+        "arm": plan.model_dump() | {"training": steps.model_dump()},
         "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model},
         "compute": {"device": compute.device.type, "precision": compute.precision, "compile": compute.compile},
     }

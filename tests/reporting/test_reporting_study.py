@@ -11,6 +11,7 @@ import synthetic
 from turncoat.errors import TurncoatError
 from turncoat.reporting.measures import accuracy, curve, summary
 from turncoat.reporting.record import Cell
+from turncoat.reporting.statistics import wilson
 from turncoat.reporting.study import expected, load
 
 
@@ -133,3 +134,23 @@ def test_the_security_curve_starts_at_the_clean_accuracy(root: Path) -> None:
     points = curve(study, "digits", "mart")
     assert [epsilon for epsilon, _ in points] == pytest.approx([0, 0.075, 0.15, 0.225])
     assert points[0][1] == accuracy(study, "digits", "mart", "clean")
+
+
+def test_trials_on_the_same_images_count_each_image_once(root: Path) -> None:
+    """Six shifts of 60 images are 360 trials, and no more evidence than 60 images."""
+    study = synthetic.study(root, seeds=(0,))
+    value = accuracy(study, "digits", "mart", "shifts")
+    assert value is not None
+    assert value.n == 60
+    correct = [row.correct for row in study.records[Cell("digits", "mart", 0)].best.shifts]
+    assert value.mean == pytest.approx(100 * sum(correct) / 360)
+    assert value.interval.half == pytest.approx(100 * wilson(round(sum(correct) / 6), 60).half)
+
+
+def test_attacks_of_a_second_look_stay_out_of_the_main_table(root: Path) -> None:
+    extra = {"second-look-steps": {"correct": 30, "n": 60, "met": 40}}
+    synthetic.edit(root, "digits/mart/0", lambda record: record["best"]["attacks"].update(extra))
+    study = synthetic.study(root, seeds=(0,))
+    assert study.attacks("digits") == synthetic.ATTACKS
+    assert study.met("digits") == [*synthetic.ATTACKS, "second-look-steps"]
+    assert "second-look-steps" not in summary(study)["digits"]["mart"]

@@ -38,11 +38,11 @@ def estimate(counts: Iterable[tuple[int, Count | None]]) -> Estimate | None:
     found = [(seed, count) for seed, count in pairs if count is not None]
     values = [100 * count.accuracy for _, count in found]
     first = found[0][1]
-    interval = t_interval(values) or Interval(*(100 * bound for bound in wilson(first.correct, first.n)))
+    interval = t_interval(values) or Interval(*(100 * bound for bound in wilson(*first.sample)))
     return Estimate(
         mean=sum(values) / len(values),
         interval=interval,
-        n=min(count.n for _, count in found),
+        n=min(count.sample[1] for _, count in found),
         seeds=tuple(seed for seed, _ in found),
         values=tuple(values),
     )

@@ -118,7 +118,7 @@ def _results(paper: Paper, verdicts: Sequence[Verdict]) -> str:
 
 def _metrics(study: Study) -> list[str]:
     """Columns of the explorer: clean, every attack that some record met, worst, and what else was measured."""
-    attacks = {name: None for dataset in study.datasets for name in study.attacks(dataset)}
+    attacks = {name: None for dataset in study.datasets for name in study.met(dataset)}
     records = study.records.values()
     others = {name: None for record in records for name in [*record.best.measures, *record.best.scenes]}
     return ["clean", *attacks, "worst", *others]

@@ -36,10 +36,14 @@ class _Read(BaseModel):
 
 
 class Count(_Read):
-    """`correct` of `n` images; for an attack, its cost in passes per image too."""
+    """`correct` of `n` trials; for an attack, its cost in passes per image too.
+
+    `images`: how many images the trials are of, where that is not `n`: one image under five shifts is five trials.
+    """
 
     correct: NonNegativeInt
     n: PositiveInt
+    images: PositiveInt | None = None
     forward: float | None = None
     backward: float | None = None
 
@@ -53,6 +57,12 @@ class Count(_Read):
     def accuracy(self) -> float:
         """Fraction in [0, 1]."""
         return self.correct / self.n
+
+    @property
+    def sample(self) -> tuple[int, int]:
+        """The same accuracy as (correct, n) with every image counted once: what an interval may be made of."""
+        n = self.images or self.n
+        return round(self.accuracy * n), n
 
 
 class Worst(Count):
@@ -148,8 +158,11 @@ class Checkpoint(_Read):
 
 
 def _pooled(counts: Sequence[Count]) -> Count | None:
-    """All counts as one; each is of as many images, so that this is their mean."""
-    return Count(correct=sum(c.correct for c in counts), n=sum(c.n for c in counts)) if counts else None
+    """All trials as one count. They are of the same images, so that it is their mean."""
+    if not counts:
+        return None
+    images = max(count.n for count in counts)
+    return Count(correct=sum(count.correct for count in counts), n=sum(count.n for count in counts), images=images)
 
 
 class Flag(_Read):

@@ -50,14 +50,15 @@ class Study:
         return [dataset for dataset in self.settings.study.datasets if self.arms(dataset)]
 
     def attacks(self, dataset: str) -> list[str]:
-        """Names of the attacks met on the data set, in the suite's order, then any others."""
+        """The suite's attacks that some record of the data set met, in the suite's order."""
+        met = self.met(dataset)
+        return [name for name in self.settings.suites[self.settings.study.suite].attacks if name in met]
+
+    def met(self, dataset: str) -> list[str]:
+        """All attacks that some record of the data set met: the suite's, then those of second looks."""
         suite = list(self.settings.suites[self.settings.study.suite].attacks)
-        met = {
-            name: None
-            for arm in self.arms(dataset)
-            for _, record in self.of(dataset, arm)
-            for name in record.best.attacks
-        }
+        records = (record for arm in self.arms(dataset) for _, record in self.of(dataset, arm))
+        met = {name: None for record in records for name in record.best.attacks}
         return [name for name in suite if name in met] + [name for name in met if name not in suite]
 
     def path(self, cell: Cell, file: str = "record.json") -> Path:

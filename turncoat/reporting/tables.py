@@ -55,7 +55,7 @@ def missing_table(study: Study) -> Table:
 
 def seeds_table(study: Study, dataset: str) -> Table:
     """Every seed by itself: the numbers behind the means."""
-    metrics = ["clean", *study.attacks(dataset), "worst"]
+    metrics = ["clean", *study.met(dataset), "worst"]
     rows = []
     for arm in study.arms(dataset):
         for cell, record in study.of(dataset, arm):
@@ -120,7 +120,8 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
     reported = {(value.arm, value.metric): value.value for value in paper.reported}
     ran = study.arms(dataset, list(paper.arms))
     arms = [arm for arm in paper.arms if arm in ran or any(arm == of for of, _ in reported)]
-    wanted = dict.fromkeys(["clean", *(metric for _, metric in reported), "pgd-20", "worst"])
+    claimed = ("shifts" if c.measured.metric.startswith("shifts") else c.measured.metric for c in paper.claims)
+    wanted = dict.fromkeys(["clean", *(metric for _, metric in reported), "pgd-20", "worst", *claimed])
     there = {metric for arm in ran for metric in wanted if accuracy(study, dataset, arm, metric)}
     header, columns = ["arm"], []
     for metric in wanted:

@@ -72,7 +72,7 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
         "effect": effect,
         "interval": interval,
         "p_value": p_value,
-        "n": min(min(a.n, b.n) for a, b in known),
+        "n": min(count.sample[1] for pair in known for count in pair),
         "seeds": tuple(cell.seed for cell in left),
         "cells": tuple(dict.fromkeys([*left, *right])),
     }
@@ -156,7 +156,7 @@ def _uncertainty(
     if halves:
         return Interval(effect - max(halves), effect + max(halves)), p_value
     # one seed and no outcomes per image: two unpaired accuracies (Newcombe 1998, method 10)
-    (a, b), ((low_a, high_a), (low_b, high_b)) = counts[0], (wilson(c.correct, c.n) for c in counts[0])
+    (a, b), ((low_a, high_a), (low_b, high_b)) = counts[0], (wilson(*count.sample) for count in counts[0])
     down = math.hypot(a.accuracy - low_a, high_b - b.accuracy)
     up = math.hypot(high_a - a.accuracy, b.accuracy - low_b)
     return Interval(effect - 100 * down, effect + 100 * up), None

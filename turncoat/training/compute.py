@@ -42,10 +42,11 @@ def resolve(settings: ComputeSettings) -> Compute:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise TurncoatError("params.yaml: compute.device: cuda is not available here; set it to auto or cpu")
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
-    # cuBLAS is deterministic only with a fixed workspace, which it reads from the environment at its first use.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    if cuda:  # a CPU's kernels are deterministic as they are, and asking costs it a two-second import
+        # cuBLAS is deterministic only with a fixed workspace, which it reads from the environment at its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
     auto_precision = "bfloat16" if cuda else "float32"
     return Compute(
         device=torch.device("cuda" if cuda else "cpu"),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from turncoat.attacks import Threat
+from turncoat.attacks.folded import folded
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal, packed, unpacked
 from turncoat.evaluation.results import Bools, Evaluation
@@ -48,6 +49,8 @@ class Runner:
         stored: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.images, self.labels, self.seed = model, images, labels, seed
+        # Attacks meet a faster twin where there is one; the verdicts are the network's own. BPDA needs a purifier's parts.
+        self.target = model if hasattr(model, "purify") else folded(model, images[:8])
         self.batch_size, self.journal, self.scope, self.stored = batch_size, journal, scope, stored or {}
         self.passes = {"forward": 0, "backward": 0}  # since they were last taken
         self.random = False
@@ -158,7 +161,7 @@ class Runner:
             if attack is None:
                 adversarial = self._stored(name, planned)[index.cpu()].to(images.device)
             else:
-                network, counter = planned.seen(self.model, self.seed)
+                network, counter = planned.seen(self.target, self.seed)
                 few = max(1, self.batch_size // max(1, planned.draws))  # EOT multiplies what is held in memory
                 adversarial = torch.cat(
                     [

@@ -49,7 +49,7 @@ class Runner:
         stored: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.images, self.labels, self.seed = model, images, labels, seed
-        # Attacks meet a faster twin where there is one; the verdicts are the network's own. BPDA needs a purifier's parts.
+        # Attacks meet a faster twin where there is one; verdicts are the network's own. BPDA needs a purifier's parts.
         self.target = model if hasattr(model, "purify") else folded(model, images[:8])
         self.batch_size, self.journal, self.scope, self.stored = batch_size, journal, scope, stored or {}
         self.passes = {"forward": 0, "backward": 0}  # since they were last taken

@@ -10,6 +10,7 @@ stands what one step towards the true label gives under each shift, the bound of
 from stages.common import data_folder, known, model_folder, parse, perturbed_folder, run
 
 SHOWN = 10  # images in examples.npz
+BATCH = 500
 ORACLE_STEP, ORACLE_SEVERITIES = 32 / 255, (1, 3, 5)  # as far as the calibrators of the default arms may go
 
 
@@ -45,9 +46,9 @@ def main() -> None:
     for name, raw in settings.perturbations.items():
         attack = plan_attack(raw, f"perturbations.{name}")
         parts = []
-        for number, start in enumerate(range(0, len(test), suite.batch_size)):
-            images = test.floats(start, start + suite.batch_size)
-            labels = test.labels[start : start + suite.batch_size]
+        for number, start in enumerate(range(0, len(test), BATCH)):
+            images = test.floats(start, start + BATCH)
+            labels = test.labels[start : start + BATCH]
             source = generator(seed, "perturb", name, number, device=compute.device)
             parts.append(attack(network, images, labels, attack.threat or threat, source))
             check_inside(parts[-1], images, None if attack.spatial else attack.threat or threat, name)
@@ -57,7 +58,7 @@ def main() -> None:
 
     shown = next(reversed(made))  # the last one listed is the one that the figures show
     with torch.no_grad():
-        clean = torch.cat([network(batch).argmax(1) for batch in test.floats().split(suite.batch_size)])
+        clean = torch.cat([network(batch).argmax(1) for batch in test.floats().split(BATCH)])
     examples = {
         "images": test.floats(0, SHOWN),
         "labels": test.labels[:SHOWN],

@@ -4,11 +4,12 @@ Not a stage itself. One single-threaded process a core beats one process with a 
 cell is a `dvc repro` of its own, so a last plain `dvc repro` finds only the report left to do, and dvc.lock is what
 running one after another would have made.
 
-  TURNCOAT_WORKERS   cells at a time (default: the number of cores); 1 runs them one after another
+  TURNCOAT_WORKERS   cells at a time (default: the number of cores, 2 where there is a GPU); 1: one after another
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -39,7 +40,9 @@ def main() -> None:
 
 
 def _workers() -> int:
-    text = os.environ.get("TURNCOAT_WORKERS", str(len(os.sched_getaffinity(0))))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    default = min(2, cores) if shutil.which("nvidia-smi") else cores  # each cell holds a context on the card
+    text = os.environ.get("TURNCOAT_WORKERS", str(default))
     if not text.isdigit() or int(text) < 1:
         raise TurncoatError(f"TURNCOAT_WORKERS: {text!r} is not a whole number from 1")
     return int(text)
@@ -57,12 +60,16 @@ def side_by_side(chains: Sequence[Sequence[str]], workers: int) -> None:
     failed = []
     with ThreadPoolExecutor(workers) as pool:
         jobs = {pool.submit(_chain, chain): chain for chain in todo}
-        for number, job in enumerate(as_completed(jobs), 1):
-            name = jobs[job][-1]
-            code, seconds, said = job.result()
-            print(f"[{number}/{len(todo)}] {name}: {seconds:.0f} s  {said}", flush=True)
-            if code:
-                failed.append(name)
+        try:
+            for number, job in enumerate(as_completed(jobs), 1):
+                name = jobs[job][-1]
+                code, seconds, said = job.result()
+                print(f"[{number}/{len(todo)}] {name}: {seconds:.0f} s  {said}", flush=True)
+                if code:
+                    failed.append(name)
+        except BaseException:  # Ctrl-C: the cells that wait do not start
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if failed:
         logs = ", ".join(str(LOGS / f"{name}.log") for name in failed)
         raise TurncoatError(f"{len(failed)} of {len(todo)} failed: {', '.join(failed)}; see {logs}")
@@ -79,7 +86,7 @@ def outdated() -> set[str]:
 def _chain(stages: Sequence[str]) -> tuple[int, float, str]:
     """One `dvc repro` of the stages themselves; exit code, seconds, the last line that a stage printed."""
     started = time.monotonic()
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
     done = subprocess.run(
         ["dvc", "--wait-for-lock", "repro", "--single-item", *stages],
         stdout=subprocess.PIPE,

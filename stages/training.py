@@ -57,7 +57,12 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     resolved: dict[str, Any] = {
         "arm": plan.model_dump() | {"training": steps.model_dump()},
         "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model},
-        "compute": {"device": compute.device.type, "precision": compute.precision, "compile": compute.compile},
+        "compute": {
+            "device": compute.device.type,
+            "precision": compute.precision,
+            "channels_last": compute.channels_last,
+            "compile": compute.compile,
+        },
     }
     print(
         f"{dataset}/{arm}/{seed}: {plan.method} on {compute.device}, {compute.precision}, {steps.epochs} epochs",

@@ -123,7 +123,7 @@ def validate(model: type[Model], value: Any, where: str, source: str = "params.y
         raise TurncoatError("\n".join(lines)) from error
 
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a name that is safe as a folder")]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="safe as a folder and in a dotted path")]
 Auto = Literal["auto"]
 Start = Literal["baseline", "scratch"]
 
@@ -232,7 +232,7 @@ class ComputeSettings(Strict):
     """How to compute; `auto` is what measured fastest for the device."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | Auto = "auto"
     compile: bool | Auto = "auto"
 

@@ -28,7 +28,9 @@ def fingerprint(settings: Mapping[str, Any], inputs: Iterable[Path | str]) -> st
     digest.update(torch.__version__.encode())
     root = Path(turncoat.__file__).parent
     rooms = ("attacks", "data", "methods", "models", "training")
-    for path in sorted(path for room in rooms for path in (root / room).glob("*.py")):
+    files = [path for room in rooms for path in (root / room).glob("*.py")]
+    files += [root / "randomness.py", root / "evaluation" / "validation.py", root / "evaluation" / "runner.py"]
+    for path in sorted(files):
         digest.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())
     for given in inputs:
         digest.update(f"{sha256(given)}\n".encode())

@@ -33,6 +33,13 @@ class Compute:
         return module.to(self.device)
 
 
+def _threads() -> int:
+    text = os.environ.get("OMP_NUM_THREADS", "1")
+    if not text.isdigit() or int(text) < 1:
+        raise TurncoatError(f"OMP_NUM_THREADS: {text!r} is not a whole number from 1")
+    return int(text)
+
+
 def resolve(settings: ComputeSettings) -> Compute:
     """Make `auto` explicit and set torch to give the same result for the same seed.
 
@@ -47,6 +54,8 @@ def resolve(settings: ComputeSettings) -> Compute:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+    else:  # sums are added in one order, whoever starts the stage
+        torch.set_num_threads(_threads())
     auto_precision = "bfloat16" if cuda else "float32"
     return Compute(
         device=torch.device("cuda" if cuda else "cpu"),

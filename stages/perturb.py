@@ -22,9 +22,9 @@ def main() -> None:
 
     from turncoat import data, models
     from turncoat.attacks import Threat
+    from turncoat.attacks.threat import check_inside
     from turncoat.data.batches import resident
     from turncoat.evaluation.perturbed import save_perturbed
-    from turncoat.evaluation.runner import check_inside
     from turncoat.evaluation.suite import plan_attack
     from turncoat.methods.shifting import oracle
     from turncoat.methods.universal import StoredSettings, class_perturbations, reached, stratified

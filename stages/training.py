@@ -7,10 +7,10 @@ from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
 from turncoat.evaluation import build_suite
-from turncoat.evaluation.validation import validator
 from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
 from turncoat.training import fingerprint, initialised, resolve, train_cell
+from turncoat.training.validation import validator
 
 
 def train(settings: Settings, dataset: str, arm: str, seed: int, section: Section = "arms") -> None:

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from turncoat.errors import TurncoatError
+
 NORMS = ("linf", "l2", "l1")
+TOLERANCE = 1e-6  # of the ball and of the box: what float32 addition may lose
 Projection = Callable[[Tensor], Tensor]
 
 
@@ -92,6 +95,21 @@ class Threat:
             signs = torch.where(uniform(images.flatten(1), generator) < 0.5, -1.0, 1.0)
             change = signs * spread[:, :-1] / spread.sum(1, keepdim=True)
         return self.project(images + self.epsilon * change.view(images.shape), images)
+
+
+def check_inside(adversarial: Tensor, images: Tensor, threat: Threat | None, name: str) -> None:
+    """Refuse adversarial images outside ball (where there is one) or box: no result may rest on them.
+
+    Raises:
+        TurncoatError: names the attack and by how much it left.
+    """
+    over = 0.0 if threat is None else float((threat.distance(adversarial, images) - threat.epsilon).max())
+    outside = float(torch.maximum(-adversarial.min(), adversarial.max() - 1))
+    slack = TOLERANCE * max(1.0, threat.epsilon if threat else 1.0)
+    if not (over <= slack and outside <= TOLERANCE):  # NaN is refused too
+        raise TurncoatError(
+            f"attack {name}: left its threat (ball by {over:.2e}, box by {outside:.2e}): a fault of the attack"
+        )
 
 
 def _shrink_l2(adversarial: Tensor, images: Tensor, epsilon: float) -> Tensor:

@@ -1,8 +1,7 @@
 """A network under attack: batch by batch, each verdict by a fresh float32 forward pass, each finished batch kept."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,22 +10,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from turncoat.attacks import Threat
+from turncoat.attacks.engine import reseeded
 from turncoat.attacks.folded import folded
+from turncoat.attacks.threat import check_inside
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal, packed, unpacked
 from turncoat.evaluation.results import Bools, Evaluation
 from turncoat.evaluation.suite import Attack, Planned, call
 from turncoat.randomness import generator, seed_of
-
-TOLERANCE = 1e-6  # of the ball and of the box: what float32 addition may lose
-
-
-@contextmanager
-def seeded(*key: int | str, device: torch.device) -> Iterator[None]:
-    """What a random network draws inside hangs on `key` alone; the global generators are left as they were."""
-    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
-        torch.manual_seed(seed_of(*key))
-        yield
 
 
 class Runner:
@@ -62,7 +53,7 @@ class Runner:
     def logits(self, images: Tensor, number: int = 0) -> Tensor:
         """A fresh pass over a batch. Its random draws hang on the batch's number only: the same under every attack."""
         self.passes["forward"] += len(images)
-        with seeded(self.seed, "score", number, device=images.device):
+        with reseeded(seed_of(self.seed, "score", number)):
             logits: Tensor = self.model(images)
         return logits.float()
 
@@ -196,18 +187,3 @@ class Runner:
                 f"there are {have}; name them under `perturbations` in params.yaml"
             )
         return self.stored[planned.stored]
-
-
-def check_inside(adversarial: Tensor, images: Tensor, threat: Threat | None, name: str) -> None:
-    """Refuse adversarial images outside ball (where there is one) or box: no result may rest on them.
-
-    Raises:
-        TurncoatError: names the attack and by how much it left.
-    """
-    over = 0.0 if threat is None else float((threat.distance(adversarial, images) - threat.epsilon).max())
-    outside = float(torch.maximum(-adversarial.min(), adversarial.max() - 1))
-    slack = TOLERANCE * max(1.0, threat.epsilon if threat else 1.0)
-    if not (over <= slack and outside <= TOLERANCE):  # NaN is refused too
-        raise TurncoatError(
-            f"attack {name}: left its threat (ball by {over:.2e}, box by {outside:.2e}): a fault of the attack"
-        )

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from turncoat.attacks import Threat, pgd
+from turncoat.attacks.engine import reseeded
 from turncoat.data.batches import DeviceSplit
-from turncoat.evaluation.runner import seeded
-from turncoat.randomness import generator
+from turncoat.randomness import generator, seed_of
 
 
 def validator(
@@ -27,14 +27,14 @@ def validator(
         for start in range(0, len(split), batch_size):
             images = split.floats(start, start + batch_size)
             labels = split.labels[start : start + batch_size]
-            with seeded(seed, "validate", start, device=images.device), torch.no_grad():
+            with reseeded(seed_of(seed, "validate", start)), torch.no_grad():
                 right = model(images).argmax(1) == labels
             images, labels = images[right], labels[right]
             clean += len(labels)
             if len(labels):
                 source = generator(seed, "validate", start, device=images.device)
                 adversarial = pgd(model, images, labels, threat, steps=steps, generator=source, early_stop=True)
-                with seeded(seed, "validate", start, device=images.device), torch.no_grad():
+                with reseeded(seed_of(seed, "validate", start)), torch.no_grad():
                     robust += int((model(adversarial).argmax(1) == labels).sum())
         model.train(was_training)
         return {"validation_clean": clean / len(split), "validation_robust": robust / len(split)}

@@ -11,6 +11,7 @@ from turncoat.attacks import (
     apgd_t,
     attacked,
     autoattack,
+    eot,
     fab_t,
     fgsm,
     input_gradient,
@@ -205,6 +206,50 @@ def test_of_several_candidates_for_an_image_the_best_is_kept() -> None:
     board.record(index, candidates, losses + 100, torch.tensor([False] * 5))  # who has fallen stays so
     assert board.adversarial[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.4])
     assert board.down.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.05), ("l2", 0.2), ("l1", 0.5)])
+def test_a_standing_image_comes_back_as_its_iterate_of_highest_loss(norm: str, epsilon: float) -> None:
+    """Also when others leave the batch on the way, which has everyone's state written down."""
+    model, images = linear(), pictures(40)
+    labels, highest = predicted(model, images), torch.full((40,), -torch.inf)
+
+    def watched(logits: Tensor, labels: Tensor, index: Tensor | None) -> Tensor:
+        losses = ce(logits, labels)
+        if inside:
+            highest[:] = highest.scatter_reduce(0, index, losses.detach(), "amax")
+        return losses
+
+    inside = norm != "l1"  # which starts in larger balls, whose iterates do not count
+    found = apgd(model, images, labels, Threat(norm, epsilon), steps=20, loss=watched, generator=seeded())
+    stands = predicted(model, found) == labels
+    assert 5 < int(stands.sum()) < 35
+    reached, start = ce(model(found), labels), ce(model(images), labels)
+    if inside:
+        assert torch.allclose(reached[stands], highest[stands], rtol=1e-5)
+    assert bool((reached > start)[stands].all())
+
+
+@pytest.mark.parametrize("attack", ["apgd", "pgd", "square"])
+def test_an_image_leaves_a_mean_of_draws_once_it_has_fallen_in_each(attack: str) -> None:
+    """A network that errs in every second draw, whatever the image: no draw's luck may end the search."""
+
+    class Fickle(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            half = len(images) // 2
+            wrong = torch.arange(len(images)) < (len(images) if sure else half)
+            right = images.flatten(1).mean(1) * 0 + 1
+            return torch.stack([torch.where(wrong, -3 * right, right), 0 * right, 0 * right], 1)
+
+    settings = {"apgd": {"steps": 6}, "pgd": {"steps": 6, "early_stop": True}, "square": {"queries": 6}}[attack]
+    run = {"apgd": apgd, "pgd": pgd, "square": square}[attack]
+    passes = {}
+    for sure in (False, True):
+        counter = Counter(Fickle())
+        run(eot(counter, 2), pictures(3), torch.zeros(3, dtype=torch.int64), LINF, generator=seeded(), **settings)
+        passes[sure] = counter.forwards
+    assert passes[True] <= 2 * 3 * 2
+    assert passes[False] >= 2 * 3 * 6
 
 
 def test_losses() -> None:

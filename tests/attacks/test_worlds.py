@@ -143,6 +143,35 @@ def test_eot_averages_draws() -> None:
         eot(Noisy(1.0), 0)
 
 
+def test_lean_eot_has_the_gradient_of_the_mean_and_the_memory_of_one_draw() -> None:
+    net = nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 3)).train()
+    images = pictures(5, side=8)
+
+    def run(network: nn.Module) -> tuple[Tensor, int]:
+        held = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            held.append(tensor)
+            return tensor
+
+        at = images.clone().requires_grad_()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = network(at).square().sum()
+            size = sum(tensor.untyped_storage().nbytes() for tensor in held)
+            return torch.autograd.grad(loss, at)[0], size
+
+    def mean(at: Tensor) -> Tensor:
+        return torch.stack([net(at) for _ in range(16)]).mean(0)
+
+    lean, few = run(eot(net, 16, at_once=False)), run(eot(net, 2, at_once=False))
+    whole = run(mean)
+    assert torch.allclose(lean[0], whole[0], rtol=1e-5, atol=1e-7)
+    assert lean[1] - few[1] < (whole[1] - few[1]) / 20  # 14 draws more hold next to nothing more
+    assert whole[1] > 5 * lean[1]
+
+
 def test_a_fixed_network_repeats_itself_and_leaves_the_generators_alone() -> None:
     images, network = pictures(4), fixed(Noisy(1.0), seed=3)
     before = torch.get_rng_state()

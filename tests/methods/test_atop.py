@@ -12,7 +12,6 @@ from turncoat.attacks import Threat, attacked
 from turncoat.data.batches import resident
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import evaluate
-from turncoat.evaluation.validation import validator
 from turncoat.methods import METHODS, Task, arm_settings, check_arms
 from turncoat.methods.purifying import Game
 from turncoat.models import tensor_digest
@@ -21,6 +20,7 @@ from turncoat.models.transforms import Transform, surrounding_mean
 from turncoat.randomness import generator
 from turncoat.settings import ComputeSettings, Settings, TrainingSettings, load
 from turncoat.training import fit, resolve
+from turncoat.training.validation import validator
 
 PURIFIER = {"network": "unet", "width": 2}
 

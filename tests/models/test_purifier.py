@@ -224,6 +224,25 @@ def test_votes_average_probabilities_and_their_gradients_draw_what_the_forward_p
         pipeline(votes=0)
 
 
+@pytest.mark.parametrize(("transform", "votes"), [("rt1", 1), ("rt2", 3), ("rt3", 2)])
+def test_with_seeds_the_draws_of_an_image_hang_on_nothing_beside_it(transform, votes):
+    net, images = pipeline(transform, votes), torch.rand(6, 1, 8, 8, generator=drawn())
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        whole = net(images, seeds=range(6))
+        parts = torch.cat([net(images[place], seeds=place) for place in ([3, 0], [5], [1, 4, 2])])
+        other = net(images, seeds=range(6, 12))
+    assert torch.allclose(whole[[3, 0, 5, 1, 4, 2]], parts, atol=1e-5)
+    assert not torch.allclose(whole, other, atol=1e-3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_shared_mask_is_each_image_s_own_where_draws_are():
+    sources = [torch.Generator().manual_seed(seed) for seed in range(6)]
+    masks = Transform("rt1", shared_mask=True).masks(torch.zeros(6, 1, 8, 8), sources)
+    assert len(masks.flatten(1).unique(dim=0)) == 6
+
+
 def test_the_classifier_stays_frozen_whatever_the_mode():
     net = pipeline()
     net.train()

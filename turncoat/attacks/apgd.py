@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .apgd_l1 import run_l1
-from .board import Board, Progress, Rows
-from .engine import attacked, check, fallen, input_gradient
+from .board import Board, Progress, Rows, shown
+from .engine import attacked, check, input_gradient
 from .losses import Loss, Objective, objective
 from .threat import Threat, per_example
 
@@ -111,7 +111,7 @@ def _run(
     project, looks, last_look = threat.projection(images), checkpoints(steps), 0
     for step in range(1, steps + 1):
         if board.due(step) and bool(s.found.any()):
-            s.keep(board.record(s.index, s.hit, s.highest, s.found))
+            s.keep(board.record(s.index, shown(s), s.highest, s.found))
             if not len(s.index):
                 return
             s.found = torch.zeros_like(s.found)
@@ -135,13 +135,12 @@ def _run(
             s.shrunk = (s.rises < RISES * (step - last_look)) | stalled
             s.put(s.shrunk, size=s.size / 2, x=s.best, gradient=s.best_gradient)
             s.rises, s.highest_before, last_look = torch.zeros_like(s.rises), s.highest, step
-    s.put(s.found, best=s.hit)
-    board.record(s.index, s.best, s.highest, s.found)
+    board.record(s.index, shown(s), s.highest, s.found)
 
 
 def fell(board: Board, s: Rows, logits: Tensor) -> Tensor:
     """Who has fallen: an image attacked towards many classes in turn falls to any; one with a target only to that."""
-    return fallen(logits, s.labels, None if board.targets is None else s.targets)
+    return board.fell(logits, s.labels, None if board.targets is None else s.targets)
 
 
 def direction(gradient: Tensor, threat: Threat) -> Tensor:

@@ -6,8 +6,8 @@ arXiv 2103.01208. The search starts in balls of 3 and 2 epsilon, which are easie
 import torch
 from torch import Tensor
 
-from .board import Board, Rows
-from .engine import fallen, input_gradient
+from .board import Board, Rows, shown
+from .engine import input_gradient
 from .losses import Objective
 from .threat import Threat, per_example
 
@@ -42,7 +42,7 @@ def _phase(board: Board, s: Rows, threat: Threat, maximised: Objective, steps: i
     look = max(1, int(LOOK * steps))
     for step in range(1, steps + 1):
         if inside and board.due(step) and bool(s.found.any()):
-            s.keep(board.record(s.index, s.hit, s.highest, s.found))
+            s.keep(board.record(s.index, shown(s), s.highest, s.found))
             if not len(s.index):
                 return
             s.found = torch.zeros_like(s.found)
@@ -64,13 +64,12 @@ def _phase(board: Board, s: Rows, threat: Threat, maximised: Objective, steps: i
             s.put(sparser, x=s.best, gradient=s.best_gradient)
     s.x = s.best
     if inside:
-        s.put(s.found, best=s.hit)
-        board.record(s.index, s.best, s.highest, s.found)
+        board.record(s.index, shown(s), s.highest, s.found)
 
 
 def _fell(board: Board, s: Rows, logits: Tensor, inside: bool) -> Tensor:
     targets = None if board.targets is None else s.targets
-    return fallen(logits, s.labels, targets) if inside else torch.zeros_like(s.labels, dtype=torch.bool)
+    return board.fell(logits, s.labels, targets) if inside else torch.zeros_like(s.labels, dtype=torch.bool)
 
 
 def sparse_direction(gradient: Tensor, density: Tensor) -> Tensor:

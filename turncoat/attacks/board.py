@@ -33,6 +33,11 @@ class Rows(SimpleNamespace):
             setattr(self, name, torch.where(per_example(mask, old), value, old))
 
 
+def shown(s: Rows) -> Tensor:
+    """What each item of a run has to show so far: `hit`, where it fell, else `best`, its iterate of highest loss."""
+    return torch.where(per_example(s.found, s.best), s.hit, s.best)
+
+
 class Board:
     """The best adversarial image found for each image so far, and which images have fallen."""
 
@@ -72,6 +77,13 @@ class Board:
                 return
             yield index[:size], None if classes is None else classes[:size]
             index, classes = index[size:], None if classes is None else classes[size:]
+
+    def fell(self, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+        """(m,) bool: who has fallen in the pass that gave `logits`; where it averaged draws, in each of the draws."""
+        each = getattr(self.model, "each", None)
+        if each is None:
+            return fallen(logits, labels, targets)
+        return torch.stack([fallen(drawn, labels, targets) for drawn in each]).all(0)
 
     def due(self, step: int) -> bool:
         """Whether to look, after this step, who has fallen: always on a CPU, seldom where looking stalls the device."""

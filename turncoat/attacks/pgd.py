@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .board import Board, Rows
-from .engine import attacked, check, fallen, input_gradient
+from .engine import attacked, check, input_gradient
 from .losses import Loss, Objective, objective
 from .threat import Threat, normal, per_example
 
@@ -92,7 +92,7 @@ def _run(
         else:
             logits = board.model(s.x)
             losses = maximised(logits, s.labels, s.targets, s.index)
-        fell = fallen(logits, s.labels, s.targets)
+        fell = board.fell(logits, s.labels, s.targets)
         s.put(~s.found & (fell | (losses > s.highest)), best=s.x, highest=losses)
         s.found |= fell
         if done == steps:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .board import Board, Progress, Rows
-from .engine import attacked, check, fallen
+from .engine import attacked, check
 from .losses import Loss, Objective, objective
 from .threat import Threat, per_example
 
@@ -106,7 +106,7 @@ def _run(
             candidate = _bumps(s, threat, draw) if query == 0 else _move(s, threat, draw, side)
         logits = board.model(candidate)
         losses = maximised(logits, s.labels, s.targets, s.index)
-        fell = fallen(logits, s.labels, s.targets)
+        fell = board.fell(logits, s.labels, s.targets)
         s.put(~s.found & (fell | (losses > s.highest)), best=candidate, highest=losses)
         s.found |= fell
         if board.due(query + 1) and bool(s.found.any()):

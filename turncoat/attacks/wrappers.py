@@ -8,19 +8,26 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .engine import reseeded
 
 
 class eot(nn.Module):
-    """Mean logits over `draws` passes through a random network, and so the mean gradient."""
+    """Mean logits over `draws` passes through a random network, and so the mean gradient.
+
+    `each` keeps the logits of the single draws of the last pass, (draws, n, k): an attack lets an image go when it has
+    fallen in every one of them, for in a single one it may have been luck.
+    """
 
     def __init__(self, model: nn.Module, draws: int = 20, *, at_once: bool = True) -> None:
-        """With `at_once` all draws of a batch are one forward pass (fast); else one after the other (lean)."""
+        """With `at_once` all draws of a batch are one forward pass. Else they come one after the other and are drawn
+        again, alike, in the backward pass: the memory of one draw, for one forward pass more."""
         super().__init__()
         if draws < 1:
             raise ValueError(f"draws: {draws!r} is not allowed; give at least 1")
         self.model, self.draws, self.at_once = model, draws, at_once
+        self.each: Tensor | None = None
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -28,8 +35,11 @@ class eot(nn.Module):
         if self.at_once:
             logits: Tensor = self.model(images.repeat(self.draws, *[1] * (images.dim() - 1)))
             logits = logits.view(self.draws, len(images), -1)
+        elif torch.is_grad_enabled():
+            logits = torch.stack([checkpoint(self.model, images, use_reentrant=False) for _ in range(self.draws)])
         else:
             logits = torch.stack([self.model(images) for _ in range(self.draws)])
+        self.each = logits.detach()
         return logits.mean(0)
 
 

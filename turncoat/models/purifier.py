@@ -22,7 +22,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 
 from turncoat.errors import TurncoatError
-from turncoat.models.transforms import Transform
+from turncoat.models.transforms import Source, Transform
+from turncoat.randomness import generator as counted
 
 
 class GatedConv(nn.Module):
@@ -187,7 +188,7 @@ class Pipeline(nn.Module):
         self.classifier.eval()
         return self
 
-    def purify(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def purify(self, images: Tensor, generator: Source = None) -> Tensor:
         """g(t(x)), (n, c, h, w) in [0, 1]; with several masks an image, each hidden part as its own pass filled it."""
         noisy, masks = self.transform(images, generator)
         parts = masks.shape[1]
@@ -198,18 +199,25 @@ class Pipeline(nn.Module):
         assembled: Tensor = (filled.view(len(images), parts, *images.shape[1:]) * masks).sum(1)
         return assembled
 
-    def forward(self, images: Tensor, *, purified: bool = False) -> Tensor:
+    def forward(self, images: Tensor, *, purified: bool = False, seeds: Sequence[int] | None = None) -> Tensor:
         """Logits (n, classes), or with several votes the logarithm of the mean probabilities.
 
-        With `purified`, `images` are what `purify` made already, and only the classifier is left to run.
+        Args:
+            purified: `images` are what `purify` made already, and only the classifier is left to run.
+            seeds: one an image: its draws then hang on its seed alone, whatever stands beside it in the batch.
         """
         if purified or self.votes == 1:
-            logits: Tensor = self.classifier(images if purified else self.purify(images))
+            logits: Tensor = self.classifier(images if purified else self.purify(images, _sources(seeds, 0)))
             return logits
         # In a backward pass each draw is made again from the same stream: the memory of one, however many vote.
         run = partial(checkpoint, self._vote, use_reentrant=False) if torch.is_grad_enabled() else self._vote
-        return torch.stack([run(images) for _ in range(self.votes)]).logsumexp(0) - log(self.votes)
+        return torch.stack([run(images, seeds, vote) for vote in range(self.votes)]).logsumexp(0) - log(self.votes)
 
-    def _vote(self, images: Tensor) -> Tensor:
-        drawn: Tensor = self.classifier(self.purify(images)).log_softmax(1)
+    def _vote(self, images: Tensor, seeds: Sequence[int] | None, vote: int) -> Tensor:
+        drawn: Tensor = self.classifier(self.purify(images, _sources(seeds, vote))).log_softmax(1)
         return drawn
+
+
+def _sources(seeds: Sequence[int] | None, vote: int) -> list[torch.Generator] | None:
+    """A counted generator an image."""
+    return None if seeds is None else [counted(seed, vote) for seed in seeds]

@@ -9,7 +9,8 @@ The authors enlarge images to 256×256 first; here a patch is 1/8 of the image's
 8×8 image, three or four of 28. Everything is differentiable in the image.
 """
 
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from turncoat.errors import TurncoatError
 
 TRANSFORMS = ("none", "rt1", "rt2", "rt3")
 GRID = 8  # patches along a side
+# On the images' device; one an image, on the CPU, so that an image's draws hang on nothing beside it; or torch's global
+# one, which attacks seed.
+Source: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 
 
 class Transform(nn.Module):
@@ -46,34 +50,42 @@ class Transform(nn.Module):
         }  # fmt: skip
         self.parts: Final = GRID**2 // self.hidden if name == "rt3" else 1
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, generator: Source = None) -> tuple[Tensor, Tensor]:
         """Draw noise and masks.
 
         Args:
             images: (n, c, h, w) in [0, 1], h and w at least 8.
-            generator: on the images' device; None draws from torch's global one, which attacks and scoring seed.
+            generator: see `Source`; with one an image, each image is a batch of its own (a shared mask is shared by
+                nobody).
 
         Returns: noisy images (n, c, h, w), nothing hidden yet, and masks (n, parts, 1, h, w), 1 where hidden; those of
             one image are disjoint.
         """
         if self.spec["name"] in ("rt2", "rt3"):
-            noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+            noise = _drawn(torch.randn, images.shape, images, generator)
             images = (images + self.spec["noise"] * noise).clamp(0, 1)
         return images, self.masks(images, generator)
 
-    def masks(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def masks(self, images: Tensor, generator: Source = None) -> Tensor:
         """Masks (n, parts, 1, h, w) in the images' type and on their device."""
         count, (height, width) = len(images), images.shape[-2:]
         if self.spec["name"] == "none":
             return images.new_zeros(count, 1, 1, height, width)
-        drawn = 1 if self.spec["shared_mask"] else count
-        keys = torch.rand(drawn, GRID**2, generator=generator, device=images.device)
+        drawn = 1 if self.spec["shared_mask"] and not isinstance(generator, Sequence) else count
+        keys = _drawn(torch.rand, torch.Size([drawn, GRID**2]), images, generator)
         # the rank of a patch in a random order says which mask hides it, if any
         first = torch.arange(0, self.parts * self.hidden, self.hidden, device=images.device)[:, None]
         rank = keys.argsort(1).argsort(1)[:, None] - first
         hidden = (rank >= 0) & (rank < self.hidden)
         grid = hidden.to(images.dtype).view(drawn, self.parts, 1, GRID, GRID)
         return grid[..., _patch(height, images)[:, None], _patch(width, images)].expand(count, -1, -1, -1, -1)
+
+
+def _drawn(draw: Callable[..., Tensor], shape: torch.Size, images: Tensor, source: Source) -> Tensor:
+    """Random numbers of a shape that begins with the number of images, on the images' device and in their type."""
+    if isinstance(source, Sequence):
+        return torch.stack([draw(shape[1:], generator=one) for one in source]).to(images)
+    return draw(shape, generator=source, device=images.device, dtype=images.dtype)
 
 
 def _patch(size: int, images: Tensor) -> Tensor:

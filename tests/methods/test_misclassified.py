@@ -21,9 +21,7 @@ FGSM = AttackSettings(steps=1, step=1.0, start="none")
 def _chosen(monkeypatch):
     """In place of a trained network: one that errs on images 0 and 3 of the batch."""
     monkeypatch.setattr(misclassified, "train_reference", lambda *given: None)
-    monkeypatch.setattr(
-        misclassified, "predictions", lambda network, images: torch.where(CHOSEN, -1, batch_of().labels)
-    )
+    monkeypatch.setattr(misclassified, "margins", lambda network, split: torch.where(CHOSEN, -1.0, 1.0))
 
 
 def made_with(**arm):
@@ -31,19 +29,20 @@ def made_with(**arm):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.booleans(), min_size=4, max_size=40).filter(lambda right: 0 < right.count(False) <= len(right) // 2))
-def test_the_subsets_are_disjoint_and_of_one_size(right):
-    right = torch.tensor(right)
-    wrong, correct = choose(right, "misclassified", 0), choose(right, "correct", 0)
-    assert torch.equal(wrong, ~right)
-    assert correct.sum() == wrong.sum()
-    assert not (wrong & correct).any()
-
-
-@pytest.mark.parametrize(("wrong", "remedy"), [(0, "fewer"), (6, "more")])
-def test_without_two_subsets_there_is_no_experiment(wrong, remedy):
-    with pytest.raises(TurncoatError, match=f"misclassifies {wrong} of 10 .* {remedy} epochs"):
-        choose(torch.arange(10) >= wrong, "correct", 0)
+@given(st.lists(st.floats(-1, 1, width=32), min_size=10, max_size=40), st.sampled_from([0.1, 0.3, 0.5]))
+def test_the_subsets_are_disjoint_and_of_one_size(values, share):
+    values = torch.tensor(values)
+    count, wrong = len(values), int((values <= 0).sum())
+    size = max(wrong, round(share * count))
+    if size > count // 2:
+        with pytest.raises(TurncoatError, match=f"misclassifies {wrong} of {count} .* more epochs"):
+            choose(values, "misclassified", share, 0)
+        return
+    hard, others = choose(values, "misclassified", share, 0), choose(values, "correct", share, 0)
+    assert hard.sum() == others.sum() == size
+    assert not (hard & others).any()
+    assert values[hard].max() <= values[~hard].min()  # all that are misclassified, then the nearest to it
+    assert (values[others] > 0).all()
 
 
 def test_the_choosing_network_finds_the_images_that_are_labelled_wrongly(monkeypatch):
@@ -51,7 +50,9 @@ def test_the_choosing_network_finds_the_images_that_are_labelled_wrongly(monkeyp
     split = split_of(40)
     split.labels[:5] = (split.labels[:5] + 1) % 4
     short = TrainingSettings(epochs=4, batch_size=8, lr=0.01)
-    made = method("misclassified", split=split, subset="misclassified", treatment="weaker", reference=short)
+    made = method(
+        "misclassified", split=split, subset="misclassified", treatment="weaker", reference=short, share=0.125
+    )
     assert made.chosen.nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4]
 
 

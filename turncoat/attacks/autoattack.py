@@ -66,6 +66,8 @@ def autoattack(
 ) -> Tensor:
     """AutoAttack, untargeted: a robust accuracy is that of the images it returns.
 
+    `folded(model, images)` in place of `model`, as the evaluation does it, is faster; score with `model` itself then.
+
     Args:
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64.
         version: "standard"; "plus", with restarts and the untargeted attacks; "rand", for a random network, which is

@@ -1,10 +1,11 @@
 """What misclassified examples are worth: the experiment that motivates MART (Wang et al., ICLR 2020, figure 1).
 
 PGD training in which one subset of the training images is treated otherwise. A network trained with PGD beforehand
-chooses: those that it misclassifies, or as many of those that it classifies correctly. Treatments: no perturbation, a
-weaker attack, or beta · KL(p || q) added to their loss. A subset that matters shows in the robust accuracy.
+chooses: those that it misclassifies, or as many of the others. Where it fits the training set so well that fewer than
+`share` are wrong, those nearest to being wrong fill the subset up. Treatments: no perturbation, a weaker attack, or
+beta · KL(p || q) added to their loss. A subset that matters shows in the robust accuracy.
 
-Readings: the choosing network's schedule, one FGSM step as the weaker attack, beta 5 as in MART.
+Readings: the choosing network's schedule, the share, one FGSM step as the weaker attack, beta 5 as in MART.
 """
 
 from typing import Literal
@@ -14,11 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from turncoat.attacks.losses import margin
 from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.methods.adversarial import divergence
 from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, accuracy, attack
-from turncoat.methods.pseudo_labels import predictions
 from turncoat.methods.reference import train_reference
 from turncoat.randomness import generator
 from turncoat.settings import AttackSettings, TrainingSettings
@@ -31,6 +32,7 @@ class MisclassifiedSettings(AdversarialSettings):
     treatment: Literal["unperturbed", "weaker", "regularised"]
     weaker: AttackSettings = AttackSettings(steps=1, step=1.0, start="none")
     beta: float = Field(5.0, ge=0)
+    share: float = Field(0.1, gt=0, le=0.5, description="of the training images in each subset, at least")
     reference: TrainingSettings = Field(
         TrainingSettings(epochs=10, batch_size=50, lr=0.1), description="schedule of the network that chooses"
     )
@@ -44,7 +46,7 @@ class Misclassified(Method[MisclassifiedSettings]):
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         self.model = network
         reference = train_reference(network, train, self.settings.reference, self.task, seed, self.settings.attack)
-        self.chosen = choose(predictions(reference, train.images) == train.labels, self.settings.subset, seed)
+        self.chosen = choose(margins(reference, train), self.settings.subset, self.settings.share, seed)
         return train
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
@@ -62,21 +64,32 @@ class Misclassified(Method[MisclassifiedSettings]):
         return losses.mean(), {"train_accuracy": accuracy(logits, batch.labels), "chosen": chosen.float().mean()}
 
 
-def choose(right: Tensor, subset: str, seed: int) -> Tensor:
-    """The images (n,) bool that are not `right`, or with `subset` "correct" as many of those that are, at random.
+@torch.no_grad()
+def margins(network: nn.Module, split: DeviceSplit, batch_size: int = 1000) -> Tensor:
+    """How far the label's logit lies above the highest other one, (n,); below 0 for misclassified images."""
+    network.eval()
+    starts = range(0, len(split), batch_size)
+    return torch.cat(
+        [-margin(network(split.floats(i, i + batch_size)), split.labels[i : i + batch_size]) for i in starts]
+    )
+
+
+def choose(margins: Tensor, subset: str, share: float, seed: int) -> Tensor:
+    """The images (n,) bool of negative margin, filled up to `share`; with `subset` "correct" as many others, at random.
 
     Raises:
-        TurncoatError: none are wrong, or more than half.
+        TurncoatError: more than half are wrong.
     """
-    wrong = int((~right).sum())
-    if not 0 < wrong <= len(right) // 2:
+    count = len(margins)
+    wrong = int((margins <= 0).sum())
+    size = max(wrong, round(share * count))
+    if not 0 < size <= count // 2:
         raise TurncoatError(
-            f"reference: the choosing network misclassifies {wrong} of {len(right)} training images, so there are "
-            f"no two subsets to compare; give it {'fewer' if wrong == 0 else 'more'} epochs"
+            f"reference: the choosing network misclassifies {wrong} of {count} training images, and `share` asks for "
+            f"{share:g} of them: there are no two subsets of one size; give the network more epochs, or more images"
         )
-    if subset == "misclassified":
-        return ~right
-    shuffled = torch.randperm(len(right), generator=generator(seed, "subset")).to(right.device)
-    chosen = torch.zeros_like(right)
-    chosen[shuffled[right[shuffled]][:wrong]] = True
-    return chosen
+    order = margins.argsort(stable=True)
+    if subset == "correct":
+        others = order[size:]
+        order = others[torch.randperm(len(others), generator=generator(seed, "subset")).to(others.device)]
+    return torch.zeros_like(margins, dtype=torch.bool).index_fill_(0, order[:size], True)

@@ -7,14 +7,26 @@ from pathlib import Path
 
 from turncoat.errors import TurncoatError
 
+LESS_MEMORY = (
+    "nothing was made smaller: in params.yaml, lower batch_size (of datasets.<name>.training or finetuning, or of the "
+    "arm's own training; of the suite in an evaluation), or set TURNCOAT_WORKERS=1 if several cells share the memory"
+)
+
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; a `TurncoatError` is printed as it is, and the exit status is 2."""
+    """Run a stage; a `TurncoatError`, or a lack of memory, is told in one message, and the exit status is 2."""
     try:
         main()
     except TurncoatError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        # by name: torch is not imported here; on a CPU its allocator raises a plain RuntimeError
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "CPUAllocator" in str(error):
+            reason = next(iter(str(error).splitlines()), "no more to be had")
+            print(f"out of memory: {reason}; {LESS_MEMORY}", file=sys.stderr)
+            sys.exit(2)
+        raise
 
 
 def parse(document: str | None, *names: str) -> argparse.Namespace:

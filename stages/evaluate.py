@@ -24,7 +24,7 @@ def main() -> None:
     from turncoat.evaluation.records import cell_record, write_examples, write_provenance
     from turncoat.files import read_json, sha256, write_json
     from turncoat.settings import load
-    from turncoat.training import Scratch, resolve
+    from turncoat.training import Scratch, duration_file, resolve
 
     started = time.monotonic()
     settings = load()
@@ -49,7 +49,7 @@ def main() -> None:
     described = {"name": chosen, **settings.suites[chosen].model_dump()}
     inputs = [data_folder(dataset) / "dataset.json", perturbed / "perturbed.json", source / "training.json"]
     key = evaluation_key({"suite": described, "threat": vars(threat), "device": compute.device.type}, inputs)
-    with Scratch(key) as scratch:
+    with Scratch(key, f"evaluating {dataset}/{arm}/{seed}") as scratch:
         journal = Journal(scratch.folder / "journal")
         if len(journal):
             print(f"{dataset}/{arm}/{seed}: going on after {len(journal)} finished pieces", flush=True)
@@ -75,7 +75,10 @@ def main() -> None:
         record["examples"] = write_examples(folder / "examples.npz", best)
         write_json(folder / "record.json", record)
         scratch.clear()
-    provenance = write_provenance(folder, compute.device.type, {"evaluation": time.monotonic() - started})
+    seconds = {"evaluation": time.monotonic() - started}
+    if (trained := duration_file(training["fingerprint"])).exists():  # not where the weights came out of a cache
+        seconds = {"training": read_json(trained)["seconds"], **seconds}
+    provenance = write_provenance(folder, compute.device.type, seconds)
     tracking.log_record(record, provenance)
     for flag in best.flags:
         print(f"{dataset}/{arm}/{seed}: {flag.name}{' BLOCKS' * flag.blocks}: {flag.detail}", flush=True)

@@ -19,6 +19,7 @@ def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path):
     assert os.listdir(path.parent) == ["x.txt"]
 
 
+@pytest.mark.fault(25, "a write that fails at its last step", "the old file stays, no temporary left")
 def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "x.txt"
     files.write_atomic(path, "old")
@@ -49,6 +50,7 @@ def test_read_json_names_the_file_and_the_remedy(tmp_path):
     assert files.read_json(tmp_path / "x.json") == json.loads('{"a": [1]}')
 
 
+@pytest.mark.fault(18, "generators of seed 0 and of others", "streams of their own")
 def test_counted_generators_depend_on_their_key_alone():
     first = torch.rand(3, generator=generator(0, "batch", 1, 2))
     torch.rand(100)

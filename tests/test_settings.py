@@ -59,6 +59,7 @@ def test_the_projects_own_params_load():
         ("a/b", "a/b"),
     ],
 )
+@pytest.mark.fault(16, "1e-3, 8/255, 010, yes, on, ~, dates", "numbers and fractions are numbers, the rest is text")
 def test_scalars_are_those_of_yaml_1_2_and_fractions(tmp_path, text, value):
     path = tmp_path / "x.yaml"
     path.write_text(f"x: {text}\n")
@@ -68,6 +69,7 @@ def test_scalars_are_those_of_yaml_1_2_and_fractions(tmp_path, text, value):
 
 
 @pytest.mark.parametrize("text", ["1e-3", "010", "0x1f", ".5", "1.", "yes", "on", "true", "1_000", "12:30", "0o17"])
+@pytest.mark.fault(16, "the same scalars through DVC's own loader", "the same values, or refused here")
 def test_scalars_are_what_dvc_reads(tmp_path, text):
     from dvc.utils.serialize import load_yaml
 
@@ -81,6 +83,7 @@ def test_scalars_are_what_dvc_reads(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["x: 1\nx: 2\n", "a: {b: 1, b: 2}\n", "x: [1\n", "x: 1/0\n"])
+@pytest.mark.fault(16, "duplicate keys, an open bracket, 1/0", "stops, with file and line")
 def test_broken_yaml_names_file_and_line(tmp_path, text):
     path = tmp_path / "x.yaml"
     path.write_text(text)
@@ -116,6 +119,11 @@ def test_missing_file():
         ({"arms.baseline": {"method": "pgd"}}, "this name is taken"),
     ],
 )
+@pytest.mark.fault(
+    14,
+    "epsilon 0, 1.5, NaN, text; unknown norm; unknown names; wrong seeds",
+    "stops, with the field's path",
+)
 def test_a_wrong_value_is_named_with_its_path(tmp_path, params, change, said):
     wrong = copy.deepcopy(params)
     for path, value in change.items():
@@ -129,6 +137,7 @@ def test_a_wrong_value_is_named_with_its_path(tmp_path, params, change, said):
     assert "params.yaml" in message
 
 
+@pytest.mark.fault(15, "arms.mart.betta", "unknown arms.mart.betta; did you mean beta?")
 def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
     from turncoat.methods import check_arms
 

@@ -84,6 +84,7 @@ def test_train_mode_uses_batch_statistics_and_updates_none() -> None:
     assert not torch.equal(before["1.running_mean"], model[1].running_mean)
 
 
+@pytest.mark.fault(12, "a network that raises in the middle of an attack", "its mode and gradient flags are restored")
 def test_a_failing_network_is_restored() -> None:
     model = busy()
 

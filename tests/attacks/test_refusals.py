@@ -22,6 +22,7 @@ LINF = Threat("linf", 0.1)
         ({"epsilon": True}, "threat.epsilon: True is not allowed"),
     ],
 )
+@pytest.mark.fault(14, "threats out of range, given to the library", "refused, with the range")
 def test_a_threat_out_of_range_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match="threat") as error:
         Threat(**({"norm": "linf", "epsilon": 0.1} | given))
@@ -44,6 +45,7 @@ def test_a_threat_out_of_range_is_refused(given: dict[str, object], message: str
         ({"targets": torch.zeros(2)}, "targets: int64 (2,) wanted"),
     ],
 )
+@pytest.mark.fault(14, "steps 0 and the like, given to the attacks", "refused, says which")
 def test_settings_out_of_range_are_refused(given: dict[str, object], message: str) -> None:
     settings = {"images": pictures(2), "labels": torch.zeros(2, dtype=torch.int64), "steps": 2, "generator": seeded()}
     settings |= given

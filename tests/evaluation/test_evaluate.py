@@ -31,6 +31,7 @@ PGD = {"pgd": {"attack": "pgd", "steps": 5}}
         (lambda x, y: (x, y + 10), r"model: outputs \(200, 10\), but labels reach up to 19"),
     ],
 )
+@pytest.mark.fault(10, "0-255 images, labels and outputs that do not fit", "refused, says which")
 def test_wrong_input_is_refused(change, says: str, network: nn.Module, images: Tensor, labels: Tensor) -> None:
     with pytest.raises(TurncoatError, match=says):
         evaluate(network, *change(images, labels), THREAT, PGD)
@@ -62,6 +63,7 @@ def test_check_inside(threat: Threat, images: Tensor) -> None:
             check_inside(bad, images, None, "a")
 
 
+@pytest.mark.fault(11, "an attack that answers outside its ball", "the evaluation stops")
 def test_a_cheating_attack_stops_the_evaluation(network: nn.Module, images: Tensor, labels: Tensor) -> None:
     def cheat(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
         return images.flip(0)
@@ -100,6 +102,7 @@ def test_batches_do_not_change_a_deterministic_attack(network: nn.Module, images
     assert (whole.correct["pgd"] == parts.correct["pgd"]).all()
 
 
+@pytest.mark.fault(12, "a whole evaluation", "mode, gradients, generator, inputs as they were")
 def test_nothing_outside_is_touched(network: nn.Module, images: Tensor, labels: Tensor) -> None:
     before = [value.clone() for value in (images, labels, *network.parameters())]
     state = torch.get_rng_state()

@@ -114,6 +114,7 @@ def test_pgd_far_above_autoattack_is_not_believed() -> None:
     assert [(flag.name, flag.attack) for flag in found] == [("overstated", "pgd-20")]
 
 
+@pytest.mark.fault(10, "softmax outputs instead of logits", "told apart and flagged")
 def test_probabilities_are_told_from_logits() -> None:
     logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
     assert flags.is_probabilities(logits.softmax(1))

@@ -166,6 +166,11 @@ STAGE = [sys.executable, "-m", "stages.evaluate", "--dataset", "digits", "--arm"
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    1,
+    "an evaluation killed twice in the middle of its attacks",
+    "record and per-example file to the byte",
+)
 def test_killed_evaluations_end_in_the_same_record(cell: Path) -> None:
     def run() -> str:
         done = subprocess.run(STAGE, cwd=cell, env=environment(), capture_output=True, text=True, timeout=300)

@@ -78,6 +78,7 @@ def test_06_the_poison_works(tmp_path: Path) -> None:
     assert (tmp_path / "executed").exists()
 
 
+@pytest.mark.fault(6, "a poisoned pickle as CIFAR-10 batch in the mirror", "refused unread")
 def test_06_poisoned_batch_in_the_mirror_is_refused_unread(tmp_path: Path) -> None:
     poison = pickle.dumps(Poison(tmp_path / "executed"))
     mirror = put(tmp_path / "mirror", dict.fromkeys(sources.CIFAR10.unpacked, poison))
@@ -89,6 +90,7 @@ def test_06_poisoned_batch_in_the_mirror_is_refused_unread(tmp_path: Path) -> No
     assert not (tmp_path / "project/data").exists()
 
 
+@pytest.mark.fault(6, "a poisoned archive of the published size", "refused unread")
 def test_06_poisoned_archive_of_the_right_size_is_refused_unread(tmp_path: Path) -> None:
     poison = pickle.dumps(Poison(tmp_path / "executed"))
     mirror = put(tmp_path / "mirror", {"cifar-10-python.tar.gz": tar(dict.fromkeys(sources.CIFAR10.unpacked, poison))})
@@ -104,6 +106,7 @@ def test_06_poisoned_archive_of_the_right_size_is_refused_unread(tmp_path: Path)
     ("listed", "refusal"),
     [(True, "data_batch_1 in it is not the published file"), (False, r"torchvision refused .*corrupted")],
 )
+@pytest.mark.fault(6, "a poisoned archive with a forged checksum", "each batch is compared again, refused")
 def test_06_archive_vouched_for_but_with_batches_that_are_not_the_published_ones(
     tmp_path: Path, listed: bool, refusal: str
 ) -> None:
@@ -118,6 +121,7 @@ def test_06_archive_vouched_for_but_with_batches_that_are_not_the_published_ones
     assert files_below(tmp_path) == ["cache/.lock", "cache/cifar-10-python.tar.gz"]
 
 
+@pytest.mark.fault(6, "a pickled array in data/, checksum to match", "refused, nothing executed")
 def test_06_pickled_array_among_the_stored_ones_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     parts = [Split(rng.integers(0, 256, (6, 1, 4, 4), dtype=np.uint8), np.arange(6) % 2) for _ in range(3)]
@@ -136,6 +140,7 @@ def test_06_pickled_array_among_the_stored_ones_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("keep", [0, 1000, -1])
+@pytest.mark.fault(19, "an empty, a truncated, a cut file in the mirror", "stops with both sizes, nothing left")
 def test_19_truncated_file_in_the_mirror(tmp_path: Path, keep: int) -> None:
     content = mnist(np.random.default_rng(0))["MNIST/raw/train-images-idx3-ubyte.gz"][:keep]
     mirror = put(tmp_path / "mirror", {"MNIST/raw/train-images-idx3-ubyte.gz": content})
@@ -177,6 +182,7 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile
         (_member("cifar-10-batches-py/out", tarfile.CHRTYPE), "is a link or a device"),
     ],
 )
+@pytest.mark.fault(19, "../, absolute paths, links, devices in an archive", "refused, nothing unpacked")
 def test_19_hostile_member_stops_before_anything_is_unpacked(
     tmp_path: Path, member: tarfile.TarInfo, fault: str
 ) -> None:
@@ -188,6 +194,7 @@ def test_19_hostile_member_stops_before_anything_is_unpacked(
     assert files_below(tmp_path) == ["cache/.lock", "cache/cifar-10-python.tar.gz"]
 
 
+@pytest.mark.fault(19, "an archive that expands a thousandfold", "refused, with the size")
 def test_19_archive_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
     content = tar({"cifar-10-batches-py/data_batch_1": bytes(20_000_000)})
     assert len(content) * MAX_EXPANSION < 20_000_000
@@ -199,6 +206,7 @@ def test_19_archive_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["cifar10", "mnist"])
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+@pytest.mark.fault(19, "a broken archive with a forged checksum", "stops, nothing half-unpacked")
 def test_19_archive_broken_although_its_checksum_matched_leaves_nothing(
     tmp_path: Path, source: str, part: float
 ) -> None:
@@ -216,6 +224,7 @@ def test_19_archive_broken_although_its_checksum_matched_leaves_nothing(
     assert not list((tmp_path / "cache").glob("unpacking-*"))
 
 
+@pytest.mark.fault(19, "a transfer that ends early", "not taken for the file")
 def test_19_broken_transfer_is_not_taken_for_a_download(tmp_path: Path) -> None:
     content = mnist(np.random.default_rng(0))["MNIST/raw/train-images-idx3-ubyte.gz"]
     with serve({"/f.gz": (206, content[:-200])}) as (url, _), pytest.raises(TurncoatError, match="ended after"):
@@ -223,6 +232,7 @@ def test_19_broken_transfer_is_not_taken_for_a_download(tmp_path: Path) -> None:
     assert files_below(tmp_path) == ["cache/.lock"]
 
 
+@pytest.mark.fault(19, "a download killed halfway", "begun again, whole")
 def test_19_download_killed_halfway_is_begun_again(tmp_path: Path) -> None:
     content = np.random.default_rng(0).bytes(3_000_000)
     cache = tmp_path / "cache"
@@ -262,6 +272,11 @@ def test_19_download_killed_halfway_is_begun_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data", [{"source": source} for source in sources.FILES] + [{"source": "imagenette", "image_size": 160}]
 )
+@pytest.mark.fault(
+    20,
+    "each data set without network and mirror",
+    "stops, with files, checksums, addresses, the folder, the offline default",
+)
 def test_20_offline_without_a_mirror(tmp_path: Path, data: dict[str, object]) -> None:
     status, message, seconds = download(tmp_path / "project", validation=100, **data)
     assert status == 2
@@ -277,6 +292,7 @@ def test_20_offline_without_a_mirror(tmp_path: Path, data: dict[str, object]) ->
     assert seconds < 20
 
 
+@pytest.mark.fault(20, "a mirror that lacks the data set", "stops, names the mirror")
 def test_20_a_mirror_without_the_data_set_is_named(tmp_path: Path) -> None:
     mirror = put(tmp_path / "mirror", {"unrelated": b""})
     status, message, _ = download(tmp_path / "project", mirror, source="mnist", validation=100)
@@ -284,6 +300,7 @@ def test_20_a_mirror_without_the_data_set_is_named(tmp_path: Path) -> None:
     assert f"TURNCOAT_MIRROR={mirror} does not hold it" in message
 
 
+@pytest.mark.fault(20, "digits without network", "made")
 def test_20_digits_need_no_network(tmp_path: Path) -> None:
     status, message, _ = download(tmp_path / "project", source="digits", train=400, validation=400, test=997)
     assert status == 0, message
@@ -303,12 +320,14 @@ def _toy_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **replaced: np.n
     monkeypatch.setenv("TURNCOAT_MIRROR", str(put(tmp_path / "mirror", contents)))
 
 
+@pytest.mark.fault(21, "labels 17 and 12 of 0...9", "stops, with counts")
 def test_21_labels_out_of_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _toy_mnist(tmp_path, monkeypatch, t10k_labels=np.array([17, 12] + [*range(10)] + [0] * 8))
     with pytest.raises(TurncoatError, match=r"toy: 2 of 20 test labels lie outside 0...9 \(smallest 0, largest 17\)"):
         prepare("toy", DataSettings(source="mnist", validation=10), tmp_path / "cache")
 
 
+@pytest.mark.fault(21, "test images that are training images", "stops, with counts")
 def test_21_test_images_that_are_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28))  # as in the toy's training file
     _toy_mnist(tmp_path, monkeypatch, t10k_images=images[:20])
@@ -318,6 +337,7 @@ def test_21_test_images_that_are_training_images(tmp_path: Path, monkeypatch: py
         prepare("toy", DataSettings(source="mnist", validation=10), tmp_path / "cache")
 
 
+@pytest.mark.fault(21, "empty test and validation splits", "stops, with counts or the field")
 def test_21_an_empty_split(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     full, empty = (Split(rng.integers(0, 256, (n, 1, 4, 4), dtype=np.uint8), np.arange(n) % 2) for n in (10, 0))
@@ -329,12 +349,14 @@ def test_21_an_empty_split(tmp_path: Path) -> None:
     assert not (tmp_path / "project/data").exists()
 
 
+@pytest.mark.fault(21, "a class without training images", "stops, names it")
 def test_21_a_class_without_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _toy_mnist(tmp_path, monkeypatch, train_labels=np.arange(40) % 9)
     with pytest.raises(TurncoatError, match="toy: no training image of 9 - nine"):
         prepare("toy", DataSettings(source="mnist", validation=10), tmp_path / "cache")
 
 
+@pytest.mark.fault(21, "splits larger than the data set", "stops, names the field")
 def test_21_splits_larger_than_the_data_set_name_the_field(tmp_path: Path) -> None:
     status, message, _ = download(tmp_path / "project", source="digits", train=400, validation=800, test=997)
     assert status == 2

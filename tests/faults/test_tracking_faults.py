@@ -155,6 +155,7 @@ def servers() -> Iterator[list[Server]]:
         server.kill()
 
 
+@pytest.mark.fault(24, "six trainings at once, no store yet", "every row arrives")
 def test_six_processes_at_a_fresh_store(project: Path) -> None:
     begin = time.monotonic()
     trainings = [start(f"arm{i}") for i in range(6)]
@@ -170,6 +171,7 @@ def test_six_processes_at_a_fresh_store(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(24, "six checkouts at once at one store that is not there yet", "every row arrives")
 def test_six_checkouts_at_one_fresh_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/shared.db")
     trainings = []
@@ -187,6 +189,7 @@ def test_six_checkouts_at_one_fresh_store(project: Path, monkeypatch: pytest.Mon
     assert curves(project / "shared.db") == {f"digits/arm{i}/0": expected() for i in range(6)}
 
 
+@pytest.mark.fault(23, "no server at the address", "one warning, under 5 s lost, rows on disk")
 def test_a_server_that_is_not_there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     trainings = [start("mart"), start("pgd")]
@@ -207,6 +210,11 @@ def test_a_server_that_is_not_there(project: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    23,
+    "`make mlflow` while the server is down, then without it",
+    "refused in one line; then all rows arrive",
+)
 def test_what_could_not_be_sent_is_sent_later(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     for arm in ("mart", "pgd"):
@@ -227,6 +235,7 @@ def test_what_could_not_be_sent_is_sent_later(project: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.fault(23, "a server that accepts and says nothing", "under 5 s lost, rows on disk")
 def test_a_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:  # accepts and says nothing: what a hanging server looks like
         silent.bind(("127.0.0.1", 0))
@@ -241,6 +250,11 @@ def test_a_server_that_does_not_answer(project: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    23,
+    "a real server killed in mid-run and started again",
+    "training ends, one warning, the whole curve arrives",
+)
 def test_a_server_that_dies_in_mid_run_and_comes_back(
     project: Path, monkeypatch: pytest.MonkeyPatch, servers: list[Server]
 ) -> None:
@@ -267,6 +281,7 @@ def test_a_server_that_dies_in_mid_run_and_comes_back(
 
 
 @pytest.mark.slow
+@pytest.mark.fault(1, "a tracked training killed three times", "one MLflow run, each row once")
 def test_a_training_killed_three_times_is_one_run(project: Path) -> None:
     for _ in range(3):
         training = start("mart", epochs=1000, pause=0.05)
@@ -281,6 +296,7 @@ def test_a_training_killed_three_times_is_one_run(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(23, "the forwarder itself killed", "another takes over, every row arrives")
 def test_a_forwarder_that_is_killed_is_replaced(project: Path) -> None:
     finish(start("mart"))
     assert run(FLUSH)[1] == ""
@@ -298,6 +314,7 @@ def test_a_forwarder_that_is_killed_is_replaced(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(23, "the store deleted under a running forwarder", "made anew")
 def test_a_store_removed_in_mid_run_is_made_anew(project: Path) -> None:
     finish(start("mart"))
     assert run(FLUSH)[1] == ""
@@ -308,6 +325,7 @@ def test_a_store_removed_in_mid_run_is_made_anew(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(29, "a real `dvc exp run --temp` and a queued one", "both runs in the main checkout's store")
 def test_temporary_and_queued_experiments_reach_the_main_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def shell(*command: str) -> str:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -12,10 +12,10 @@ from turncoat.data.batches import resident
 from turncoat.data.fetch import in_mirror
 from turncoat.data.prepare import prepare
 from turncoat.data.sources import raw_files
-from turncoat.evaluation.validation import validator
 from turncoat.methods import METHODS, Task, arm_settings
 from turncoat.settings import ComputeSettings, DataSettings, TrainingSettings, load
 from turncoat.training import fit, initialised, resolve
+from turncoat.training.validation import validator
 
 ARMS = ["pgd", "trades", "mart", "mart-awp", "mart-semi", "advprop", "fast-advprop", "advamd", "advamd-affine", "joint"]
 QUICK = TrainingSettings(epochs=2, batch_size=50, lr=0.05)

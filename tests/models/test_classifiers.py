@@ -97,6 +97,7 @@ def damaged(path, edit):
     ],
     ids=["empty", "truncated", "one bit"],
 )
+@pytest.mark.fault(4, "weights emptied, truncated, one bit flipped", "stops on the checksum, names the file")
 def test_a_damaged_weights_file_stops(tmp_path, edit):
     path = tmp_path / "w.safetensors"
     models.save(path, make())
@@ -105,6 +106,7 @@ def test_a_damaged_weights_file_stops(tmp_path, edit):
         models.load(path)
 
 
+@pytest.mark.fault(6, "a poisoned pickle named .safetensors", "refused, nothing executed")
 def test_a_pickle_offered_as_weights_is_not_executed(tmp_path):
     path, trace = tmp_path / "w.safetensors", tmp_path / "executed"
 
@@ -118,6 +120,7 @@ def test_a_pickle_offered_as_weights_is_not_executed(tmp_path):
     assert not trace.exists()
 
 
+@pytest.mark.fault(7, "a weights file that says 7 classes and holds 10", "stops, names the tensors that do not fit")
 def test_weights_of_another_network_stop(tmp_path):
     path = tmp_path / "w.safetensors"
     models.save(path, make(classes=10))

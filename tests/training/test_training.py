@@ -120,6 +120,7 @@ def test_passes_are_those_of_training_alone():
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.fault(8, "a NaN loss, and a NaN gradient of a finite loss", "stops, weights as they were before the step")
 def test_a_loss_that_is_no_number_stops_before_the_step(where):
     method = Plain()
     before = models.tensor_digest(method.model.state_dict())
@@ -144,6 +145,11 @@ def test_a_loss_that_is_no_number_stops_before_the_step(where):
     assert models.tensor_digest(method.model.state_dict()) == before
 
 
+@pytest.mark.fault(
+    4,
+    "a checkpoint bit-flipped, emptied, overwritten",
+    "the one before is taken, and none if both are damaged",
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     checkpoint = Checkpoint(tmp_path)
     assert checkpoint.load() is None
@@ -161,6 +167,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     assert checkpoint.load() is None
 
 
+@pytest.mark.fault(2, "a setting or an input file changed", "another fingerprint, hence another scratch folder")
 def test_the_fingerprint_hangs_on_settings_and_inputs(tmp_path):
     path = tmp_path / "data"
     path.write_text("one")
@@ -171,11 +178,16 @@ def test_the_fingerprint_hangs_on_settings_and_inputs(tmp_path):
     assert first != fingerprint({"a": 1}, [path])
 
 
+@pytest.mark.fault(
+    5,
+    "a second process enters the scratch folder of the first",
+    "refused, the first one's process id named",
+)
 def test_a_second_process_at_the_same_work_is_refused(tmp_path):
-    with Scratch("key", tmp_path) as scratch:
+    with Scratch("key", root=tmp_path) as scratch:
         code = f"""
             from turncoat.training import Scratch
-            with Scratch("key", {str(tmp_path)!r}):
+            with Scratch("key", root={str(tmp_path)!r}):
                 pass
         """
         second = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
@@ -189,6 +201,7 @@ KILLED = """
     import sys, torch
     torch.set_num_threads(1)
     from tests.training.test_training import *
+    from turncoat.training import train_cell
     loop_module.CHECKPOINT_SECONDS = -1.0
     plan = PLAN.model_copy(update={"epochs": 40})
     key = fingerprint({}, [])
@@ -213,7 +226,43 @@ def run_cell(cwd, root, kill_at=None):
     return process.returncode
 
 
+def test_a_finished_work_takes_its_stale_folders_along_and_no_others(tmp_path, capsys):
+    def left(key, work, *files):
+        (tmp_path / key).mkdir()
+        for name in files:
+            (tmp_path / key / name).write_text("left by a kill")
+        (tmp_path / key / "lock").write_text(f"1 {work}\n")
+
+    left("stale", "training d/a/0", "checkpoint-0.pt", ".checkpoint-1.pt.x.tmp")
+    left("unfinished", "training d/b/0", "checkpoint-0.pt")
+    left("downloads", "", "archive")
+    with Scratch("held", "training d/a/0", tmp_path) as other, Scratch("new", "training d/a/0", tmp_path) as scratch:
+        (other.folder / "journal").write_text("1")
+        assert "training d/a/0: begun afresh; an unfinished run had other settings" in capsys.readouterr().out
+        scratch.clear()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["downloads", "held", "unfinished"]
+    with Scratch("idle", "training d/c/0", tmp_path):
+        pass
+    assert not (tmp_path / "idle").exists(), "nothing was kept in it"
+    with Scratch("unfinished", "training d/b/0", tmp_path):
+        (tmp_path / "unfinished" / ".checkpoint-1.pt.x.tmp").touch()
+    assert capsys.readouterr().out == ""
+    with Scratch("unfinished", "training d/b/0", tmp_path) as again:
+        assert sorted(path.name for path in again.folder.iterdir()) == ["checkpoint-0.pt", "lock"]
+
+
+def test_the_seconds_of_a_training_are_those_of_all_its_runs(tmp_path):
+    first = Checkpoint(tmp_path)
+    first._began -= 100
+    first.save({}, 1)
+    again = Checkpoint(tmp_path)
+    assert again.seconds < 1
+    again.load()
+    assert 100 < again.seconds < 110
+
+
 @pytest.mark.slow
+@pytest.mark.fault(1, "the training process killed in epochs 3, 14 and 33", "weights, history and summary to the byte")
 def test_three_kills_leave_no_trace(tmp_path, request):
     root = request.config.rootpath
     for name in ("whole", "killed"):
@@ -227,7 +276,7 @@ def test_three_kills_leave_no_trace(tmp_path, request):
     for name in names:
         assert (tmp_path / "whole/out" / name).read_bytes() == (tmp_path / "killed/out" / name).read_bytes()
     assert sorted(path.name for path in (tmp_path / "killed/out").iterdir()) == names
-    assert not list((tmp_path / "killed/.scratch").iterdir())
+    assert [path.name for path in (tmp_path / "killed/.scratch").iterdir()] == ["durations"]
 
 
 @given(st.integers(0, 3), st.booleans(), st.integers(1, 5), st.integers(0, 9))
@@ -271,6 +320,7 @@ def test_learning_rates(update, points):
         assert learning_rate(plan, progress) == pytest.approx(rate, abs=1e-9)
 
 
+@pytest.mark.fault(28, "compute.device: cuda where there is none", "stops, names the setting")
 def test_cuda_is_not_replaced_silently():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from turncoat.errors import TurncoatError
 from turncoat.training.checkpoint import fingerprint
 
 
@@ -35,10 +37,7 @@ class Journal:
         if key not in self._done:
             text = json.dumps([key, work()], allow_nan=False)
             if self.path is not None:
-                with open(self.path, "a", encoding="utf-8") as file:
-                    file.write(f"{_checksum(text)} {text}\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                _append(self.path, f"{_checksum(text)} {text}\n")
             self._done[key] = json.loads(text)[1]  # the very value that a resumed run would read
         return self._done[key]
 
@@ -57,6 +56,18 @@ class Journal:
 def evaluation_key(settings: Mapping[str, Any], inputs: Iterable[Path | str]) -> str:
     """Fingerprint of an evaluation: its settings, all code that takes part, torch's version and the input files."""
     return fingerprint({"evaluation": dict(settings)}, [*inputs, *sorted(Path(__file__).parent.glob("*.py"))])
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # what was written of the line is dropped when the journal is read
+        free = shutil.disk_usage(path.parent).free
+        needed = f"{len(line)} bytes needed, {free} free"
+        raise TurncoatError(f"{path}: could not be written ({error.strerror}): {needed}") from error
 
 
 def _checksum(text: str) -> str:

@@ -1,6 +1,6 @@
 """The one training loop, which knows no method, and what it stands on."""
 
-from turncoat.training.cell import initialised, train_cell
+from turncoat.training.cell import duration_file, initialised, train_cell
 from turncoat.training.checkpoint import Checkpoint, Scratch, fingerprint
 from turncoat.training.compute import Compute, resolve
 from turncoat.training.loop import Outcome, Trainable, fit
@@ -12,6 +12,7 @@ __all__ = [
     "Outcome",
     "Scratch",
     "Trainable",
+    "duration_file",
     "fingerprint",
     "fit",
     "initialised",

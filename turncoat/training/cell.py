@@ -39,7 +39,8 @@ def train_cell(
 
     Returns: the content of training.json.
     """
-    with Scratch(key) as scratch:
+    with Scratch(key, f"training {cell['dataset']}/{cell['arm']}/{cell['seed']}") as scratch:
+        checkpoint = Checkpoint(scratch.folder)
         outcome = fit(
             method,
             train,
@@ -47,7 +48,7 @@ def train_cell(
             compute,
             seed=cell["seed"],
             validate=validate,
-            checkpoint=Checkpoint(scratch.folder),
+            checkpoint=checkpoint,
             log=lambda row: log(int(row["epoch"]), row),
         )
         deployed = method.deploy(method.model)
@@ -74,8 +75,14 @@ def train_cell(
             "weights": {name: sha256(folder / f"{name}.safetensors") for name in ("best", "last")},
         }
         write_json(folder / "training.json", summary)
+        write_json(duration_file(key), {"seconds": round(checkpoint.seconds, 2)})
         scratch.clear()
     return summary
+
+
+def duration_file(key: str) -> Path:
+    """Where the seconds of a training are kept: apart from its outputs, which the same settings make the same."""
+    return Path(".scratch") / "durations" / f"{key}.json"
 
 
 def _publish(path: Path, module: nn.Module, state: State, cell: Mapping[str, Any], key: str) -> None:

@@ -1,6 +1,7 @@
 """Tables, figures, verdicts and the page, out of the records of the cells that params.yaml names.
 
-Reads params.yaml, claims/, reports/records/, the training histories in models/ and the examples in data/perturbed/.
+Reads params.yaml, claims/, reports/records/, reports/analysis/, the training histories in models/ and the examples in
+data/perturbed/.
 Writes into reports/: summary.json (percent, means over seeds), verdicts.json, tables/, figures/, curves/, robustbench/
 and report.html. A cell without a record, or with one from other settings, is "not run"; nothing stands in for it.
 """

@@ -64,7 +64,14 @@ def settings(**changes: Any) -> Settings:
 
 def resolve(dataset: str, arm: str) -> dict[str, Any]:
     """An arm with all its defaults, as records hold it."""
-    own = {"beta": 0.0 if arm == "mart-no-kl" else 5.0} if arm.startswith("mart") else {}
+    own: dict[str, Any] = {}
+    match arm.split("-"):
+        case ["mart", *parts]:
+            own = {"beta": 0.0 if parts == ["no", "kl"] else 5.0}
+        case ["misclassified", subset, treatment]:
+            own = {"subset": subset, "treatment": treatment}
+        case ["reverse", *_]:
+            own = {"seen": ["blur"]}
     return {"method": arm.split("-")[0], "start": "baseline", "training": SCHEDULE} | own
 
 
@@ -215,7 +222,66 @@ def write_perturbed(root: Path, dataset: str, seed: int) -> None:
         {"target": t, "reached": 9 * (t + 1), "n": 90, "from": [0 if c == t else t + 1 for c in range(10)]}
         for t in range(10)
     ]
-    write_json(folder / "perturbed.json", {"universal": {"sgd": {"form": "sgd", "targets": targets}}})
+    oracle = [
+        {"shift": name, "severity": severity, "correct": 80 - severity, "oracle": 98, "n": 100}
+        for name in ("blur", "noise")
+        for severity in (1, 3, 5)
+    ]
+    told = {"universal": {"sgd": {"form": "sgd", "targets": targets}}, "oracle": {"epsilon": 0.1, "shifts": oracle}}
+    write_json(folder / "perturbed.json", told)
+
+
+def write_analysis(root: Path, dataset: str, arms: list[str], n: int = 100) -> None:
+    """`reports/analysis/<dataset>/` as the analyse stage leaves it; the first is RAT's, the last has a calibrator."""
+    generator = np.random.default_rng(0)
+    shape, side = (1, 8, 8) if dataset == "digits" else (3, 32, 32), np.linspace(-0.5, 1.5, 5)
+    found: dict[str, Any] = {
+        "dataset": dataset,
+        "seed": 0,
+        "attack": "pgd-20",
+        "weights": dict.fromkeys(arms, "0" * 64),
+    }
+    gap = {"mean_shift": 0.1, "log_variance": 0.1}
+    layers = [
+        {
+            "layer": str(k),
+            "channels": 4,
+            "mediate": gap | {"divergence": 0.01 * k},
+            "adversarial": gap | {"divergence": k},
+        }
+        for k in (1, 2, 3)
+    ]
+    features = {"mediate": {"distance": 0.2, "cosine": 0.1}, "adversarial": {"distance": 0.5, "cosine": 0.3}}
+    bend = {arm: 2.0 + place for place, arm in enumerate(arms)}
+    found["advamd"] = {
+        "mismatch": {arm: {"layers": layers, "features": features} for arm in arms},
+        "surface": {arm: {"at": side.tolist(), "roughness": bend[arm], "labels": [0, 1]} for arm in arms},
+    }
+    arrays: dict[str, Any] = {"advamd-vulnerability": (np.arange(n) + 0.5) / n}
+    plane = np.add.outer(side, 0 * side)
+    for arm in arms:
+        arrays |= {f"advamd-loss-{arm}": np.exp(plane), f"advamd-accuracy-{arm}": (plane < 0.5).astype(np.float32)}
+        arrays[f"advamd-decisions-{arm}"] = np.stack([plane > 0.5, plane < 0.9]).astype(np.int16)
+    curve = {"white-box": [95, 50, 10], "transferred": [95, 70, 40]}
+    found["rat"] = {"n": 100, "radii": [0.0, 1.0, 2.0], "fgsm": dict.fromkeys(arms, curve)}
+    found["rat"] |= {"arm": arms[0], "form": "sgd", "of_class": [10] * 10}
+    for name, sent in (("before", 6), ("stored", 2), ("new", 3)):
+        arrays[f"rat-{name}"] = sent * (1 - np.eye(10, dtype=np.int32))
+    arrays["rat-perturbations"] = 0.15 * np.sign(generator.normal(size=(10, *shape)))
+    shares = {"before": 0.7, "after": 0.8, "rose": 0.3, "fell": 0.1}
+    scenes = ["clean", "blur", "noise"]
+    found["reverse"] = {"severity": 5, "scenes": scenes, "arms": {arms[-1]: dict.fromkeys(scenes, shares)}}
+    arrays |= {"reverse-images": generator.uniform(size=(3, *shape)), "reverse-labels": np.arange(3)}
+    wrong, right = np.eye(10)[[0, 5, 5]], np.eye(10)[[3, 1, 5]]
+    arrays |= {
+        f"reverse-confidence-{arms[-1]}": generator.integers(0, 9, size=(3, 10, 10)),
+        f"reverse-changes-{arms[-1]}": generator.uniform(-0.1, 0.1, size=(3, *shape)),
+        f"reverse-answers-{arms[-1]}": np.stack([wrong, right]),
+    }
+    folder = root / "reports" / "analysis" / dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "arrays.npz", **arrays)
+    write_json(folder / "analysis.json", found)
 
 
 def edit(root: Path, cell: str, change: Any) -> None:

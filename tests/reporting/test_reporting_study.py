@@ -29,12 +29,14 @@ def test_expected_cells_come_from_params_alone(root: Path) -> None:
     assert summary(study)["digits"]["mart"]["seeds"] == 1
 
 
+@pytest.mark.fault(26, "a record that is not there", "the cell is not run; nothing stands in for it")
 def test_a_missing_cell_is_not_filled_in(root: Path) -> None:
     study = synthetic.study(root, arms=["mart"], seeds=(0, 1, 2))
     assert study.missing == {Cell("digits", "mart", 2): "no record"}
     assert summary(study)["digits"]["mart"]["seeds"] == 2
 
 
+@pytest.mark.fault(18, "seed 0 in the report", "counts as any other")
 def test_seed_0_counts(root: Path) -> None:
     value = accuracy(synthetic.study(root, seeds=(0, 1)), "digits", "mart", "clean")
     assert value is not None
@@ -50,6 +52,7 @@ def drop_key(params: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("change", "where"), [(change_lr, "arms.mart.training.lr"), (drop_key, "arms.mart.start")])
+@pytest.mark.fault(26, "a record from other settings of its arm", "not run, says which setting")
 def test_a_record_from_other_arm_settings_is_not_run(root: Path, change: Any, where: str) -> None:
     def resolve(dataset: str, arm: str) -> dict[str, Any]:
         resolved = synthetic.resolve(dataset, arm)

@@ -178,6 +178,7 @@ def test_the_effect_is_the_mean_over_seeds_of_the_records_differences(root: Path
         ({"name": "steps-matter", "attack": "pgd-20", "blocks": False}, "mart-over-trades-pgd", "direction holds"),
     ],
 )
+@pytest.mark.fault(9, "a blocking flag in a record", "each verdict that rests on it is unreliable")
 def test_a_blocking_flag_makes_what_rests_on_it_unreliable(
     root: Path, papers: list[Paper], flag: dict[str, Any], claim: str, word: str
 ) -> None:

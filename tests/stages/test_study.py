@@ -40,6 +40,7 @@ def edit(folder, change):
 
 def shrink(params):
     params["study"] |= {"datasets": ["digits"], "arms": ["standard", "mart"], "seeds": [0], "suite": "tiny"}
+    params["universal"] = {"sgd": {"form": "sgd", "passes": 1}}
     params["study"]["pretrained"] = []
     digits = params["datasets"]["digits"]
     digits["data"] |= {"train": 100, "validation": 50, "test": 50}
@@ -104,6 +105,29 @@ def test_the_same_seed_gives_the_same_bytes(study):
     assert {name: sha256(study / name) for name in names} == before
 
 
+def test_the_analysis_is_of_the_studys_own_methods_and_the_same_each_time(study, tmp_path):
+    folder = tmp_path / "analysed"
+    shutil.copytree(study, folder, symlinks=True)
+    told = json.loads((folder / "reports/analysis/digits/analysis.json").read_text())
+    assert set(told) == {"dataset", "seed", "attack", "weights"}, "no paper of the three has an arm here"
+    weights = {arm: sha256(folder / f"models/digits/{arm}/0/best.safetensors") for arm in ("standard", "mart")}
+    assert told["weights"] == weights
+    edit(folder, lambda params: params["study"].update(arms=["standard", "rat"]))
+    for stage in ("finetune", "evaluate"):
+        shell(folder, sys.executable, "-m", f"stages.{stage}", "--dataset", "digits", "--arm", "rat", "--seed", "0")
+    sums = []
+    for _ in range(2):
+        shell(folder, sys.executable, "-m", "stages.analyse", "--dataset", "digits")
+        sums.append([sha256(path) for path in sorted((folder / "reports/analysis/digits").iterdir())])
+    assert sums[0] == sums[1]
+    told = json.loads((folder / "reports/analysis/digits/analysis.json").read_text())
+    assert told["rat"]["arm"] == "rat"
+    assert list(told["rat"]["fgsm"]) == ["standard", "rat"]
+    shell(folder, sys.executable, "-m", "stages.report")
+    assert (folder / "reports/figures/rat-matrices-digits.svg").exists()
+    assert not list((folder / "reports/figures").glob("advamd-*"))
+
+
 def test_a_wrong_setting_stops_with_its_name(study, tmp_path):
     shutil.copytree(study, tmp_path / "copy", symlinks=True)
     edit(tmp_path / "copy", lambda params: params["arms"]["mart"].update(betta=6))
@@ -120,15 +144,15 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     for command in ("git init -q", "git add -A", "git -c user.name=a -c user.email=a@b commit -qm study"):
         shell(folder, *command.split())
     output = shell(folder, "dvc", "exp", "run", "-S", "arms.mart.beta=6")
-    assert ran(output) == ["finetune@digits-mart-0", "evaluate@digits-mart-0", "report"]
+    assert ran(output) == ["finetune@digits-mart-0", "evaluate@digits-mart-0", "analyse@digits", "report"]
     record = json.loads((folder / "reports/records/digits/mart/0/record.json").read_text())
     assert record["settings"]["arm"]["beta"] == 6
     output = shell(folder, "dvc", "exp", "run", "-S", "study.arms=[standard]")
-    assert ran(output) == ["report"]
+    assert ran(output) == ["analyse@digits", "report"]
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
 
 
-STAGES = ["download", "baseline", "perturb", "pretrain", "finetune", "evaluate", "report", "repro"]
+STAGES = ["download", "baseline", "perturb", "pretrain", "finetune", "evaluate", "analyse", "report", "repro"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

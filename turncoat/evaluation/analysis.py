@@ -1,11 +1,13 @@
-"""What lies behind an accuracy: mismatch of distributions, the judgement surface, who is vulnerable.
+"""What lies behind an accuracy: the analyses that the papers' figures show, made by the stage `analyse`.
 
-The analyses of AdvAmd (Yu, Chen, Gan, IJCAI 2023), which explains a loss of benign accuracy by mismatched statistics
-and a gain by a smoother surface. Each function takes a deployed network and images and returns JSON values for a
-figure; nothing is drawn, stored or drawn from a global generator here. Networks are put into eval mode.
+AdvAmd (Yu, Chen, Gan, IJCAI 2023) explains a loss of benign accuracy by mismatched statistics and a gain by a smoother
+judgement surface, and weighs images by their vulnerability; RAT (Wang et al. 2021) speaks of FGSM; reverse adversarial
+examples (Ye et al. 2019) raise a classifier's confidence. Each function takes a deployed network and images; nothing is
+stored, and nothing drawn from a global generator. Networks are put into eval mode.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from turncoat.attacks import Threat, fgsm
+from turncoat.models.calibrator import Frozen
 
 
 @torch.no_grad()
@@ -154,41 +159,61 @@ def judgement_surface(
 
 
 @torch.no_grad()
-def vulnerability(network: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor) -> NDArray[np.float32]:
+def vulnerability(
+    network: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor, batch_size: int = 500
+) -> NDArray[np.float32]:
     """What an attack takes from the probability of the right class, clipped to [0, 1]: (n,)."""
-    network.eval()
-    before, after = (
-        network(batch).float().softmax(1).gather(1, labels[:, None])[:, 0] for batch in (images, adversarial)
-    )
+    before, after = (_confidence(network, given, labels, batch_size) for given in (images, adversarial))
     taken: NDArray[np.float32] = (before - after).clamp(0, 1).cpu().numpy()
     return taken
 
 
-def accuracy_by_vulnerability(
-    vulnerable: NDArray[np.floating], correct: Mapping[str, NDArray[np.bool_]], bins: int = 5
-) -> dict[str, Any]:
-    """Right answers of each arm, counted over bins of equal width of the vulnerability of the same images.
+def fgsm_curves(
+    network: nn.Module, source: nn.Module, images: Tensor, labels: Tensor, threat: Threat, radii: Sequence[float]
+) -> dict[str, list[int]]:
+    """Right answers under FGSM at each of `radii`, in units of epsilon; 0 is the image itself.
 
-    Args:
-        vulnerable: (n,) in [0, 1], of one network, so that all arms are compared on the same bins.
-        correct: arm -> (n,) whether it classified the image correctly.
-
-    Returns: `edges` (bins + 1,), `n` images of each bin, and `correct` of each arm.
-
-    Raises:
-        ValueError: arrays of different lengths, or values outside [0, 1].
+    Returns: `white-box`, against the network itself, and `transferred`, images made against `source`.
     """
-    wrong = [name for name, right in correct.items() if len(right) != len(vulnerable)]
-    if wrong:
-        raise ValueError(f"correct: {', '.join(wrong)}: {len(vulnerable)} values wanted, one for each image")
-    if len(vulnerable) and not (vulnerable.min() >= 0 and vulnerable.max() <= 1):
-        raise ValueError("vulnerable: values in [0, 1] wanted")
-    place = np.minimum((vulnerable * bins).astype(int), bins - 1)
-    return {
-        "edges": [round(edge / bins, 6) for edge in range(bins + 1)],
-        "n": np.bincount(place, minlength=bins).tolist(),
-        "correct": {name: np.bincount(place[right], minlength=bins).tolist() for name, right in correct.items()},
+    curves: dict[str, list[int]] = {"white-box": [], "transferred": []}
+    for counts, attacked in zip(curves.values(), (network, source), strict=True):
+        for radius in radii:
+            seen = images
+            if radius:
+                seen = fgsm(attacked, images, labels, replace(threat, epsilon=radius * threat.epsilon))
+            with torch.no_grad():
+                counts.append(int((network(seen).argmax(1) == labels).sum()))
+    return curves
+
+
+@torch.no_grad()
+def before_and_after(
+    pipeline: Frozen, images: Tensor, labels: Tensor, *, bins: int = 10, batch_size: int = 500
+) -> tuple[dict[str, float], NDArray[np.int64]]:
+    """What a calibrator does to the probability of the right class, image by image.
+
+    Returns: the shares of images that are right `before` and `after` it, and whose confidence `rose` and `fell` by
+        more than 0.01; and how many images lie in which bin before (rows) and after (columns), (bins, bins).
+    """
+    logits = [torch.cat([net(part) for part in images.split(batch_size)]) for net in (pipeline.classifier, pipeline)]
+    right = [float((each.argmax(1) == labels).float().mean()) for each in logits]
+    before, after = (each.float().softmax(1).gather(1, labels[:, None])[:, 0] for each in logits)
+    place, moved = ((each * bins).long().clamp_max(bins - 1) for each in (before, after))
+    counts = (place * bins + moved).bincount(minlength=bins * bins).view(bins, bins)
+    shares = {
+        "before": right[0],
+        "after": right[1],
+        "rose": float((after > before + 0.01).float().mean()),
+        "fell": float((after < before - 0.01).float().mean()),
     }
+    return {name: round(share, 6) for name, share in shares.items()}, counts.cpu().numpy()
+
+
+def _confidence(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    """Probability of the right class, (n,)."""
+    network.eval()
+    logits = torch.cat([network(batch).float() for batch in images.split(batch_size)])
+    return logits.softmax(1).gather(1, labels[:, None])[:, 0]
 
 
 def _round(values: Tensor) -> Any:

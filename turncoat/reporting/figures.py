@@ -2,24 +2,27 @@
 figure with an alternative text that says in words what it shows; None where the measures are not there.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-from turncoat.reporting import images, paper_figures, style
+from turncoat.reporting import (
+    advamd_figures,
+    images,
+    mart_figures,
+    paper_figures,
+    rat_figures,
+    reverse_figures,
+    style,
+)
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.measures import accuracy, curve, error_bar, mean, training_passes
 from turncoat.reporting.study import Study
-from turncoat.reporting.style import COLUMN, Look
+from turncoat.reporting.style import COLUMN, Look, Picture
 from turncoat.reporting.verdicts import Verdict
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 CROWD = 10  # more arms than this are drawn without their intervals, which the tables hold
-Picture: TypeAlias = "tuple[Figure, str] | None"
 Drawer = Callable[[Study, str, Sequence[str], Mapping[str, Look]], Picture]
 
 
@@ -40,12 +43,12 @@ def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
     shown = {arm: (clean, worst) for arm, (clean, worst) in pairs.items() if clean and worst}
     if not shown:
         return None
-    figure, axes = _figure(2.5, len(shown))
+    figure, axes = style.canvas(2.5, len(shown))
     for arm, (clean, worst) in shown.items():
         bars: dict[str, Any] = {"xerr": error_bar(clean), "yerr": error_bar(worst)} if len(shown) <= CROWD else {}
         axes.errorbar(clean.mean, worst.mean, label=arm, **bars, **looks[arm].bars)
     axes.set(xlabel="clean accuracy (%)", ylabel="worst-case accuracy (%)")
-    _legend(figure, axes)
+    style.legend(figure, axes)
     best = max(shown, key=lambda arm: shown[arm][1].mean)
     return figure, (
         f"Scatter of clean against worst-case accuracy of {len(shown)} arms on {dataset}. {best} is the most robust: "
@@ -58,7 +61,7 @@ def security_curve(study: Study, dataset: str, arms: Sequence[str], looks: Mappi
     curves = {arm: points for arm in arms if len(points := curve(study, dataset, arm)) > 1}
     if not curves:
         return None
-    figure, axes = _figure(2.4, len(curves))
+    figure, axes = style.canvas(2.4, len(curves))
     for arm, points in curves.items():
         radii = [epsilon for epsilon, _ in points]
         axes.plot(radii, [value.mean for _, value in points], label=arm, **looks[arm].line)
@@ -66,12 +69,12 @@ def security_curve(study: Study, dataset: str, arms: Sequence[str], looks: Mappi
             low, high = ([getattr(value.interval, end) for _, value in points] for end in ("low", "high"))
             axes.fill_between(radii, low, high, color=looks[arm].colour, alpha=0.1, linewidth=0)
     epsilon = study.settings.datasets[dataset].threat.epsilon
-    axes.axvline(epsilon, color="#555555", linewidth=0.6, linestyle=(0, (2, 2)))
+    axes.axvline(epsilon, color=style.GREY, linewidth=0.6, linestyle=(0, (2, 2)))
     axes.annotate(
         "ε of training", (epsilon, 1), (2, -1), xycoords=("data", "axes fraction"), textcoords="offset points", va="top"
     )
     axes.set(xlabel="radius ε", ylabel="accuracy under PGD-20 (%)", ylim=(0, 100), xlim=(0, None))
-    _legend(figure, axes)
+    style.legend(figure, axes)
     last = {arm: points[-1] for arm, points in curves.items()}
     best = max(last, key=lambda arm: last[arm][1].mean)
     return figure, (
@@ -100,12 +103,12 @@ def cost(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Lo
     }
     if not pairs or any(passes <= 0 for passes, _ in pairs.values()):
         return None
-    figure, axes = _figure(2.3, len(pairs))
+    figure, axes = style.canvas(2.3, len(pairs))
     for arm, (passes, worst) in pairs.items():
         axes.errorbar(passes, worst.mean, yerr=error_bar(worst), label=arm, **looks[arm].bars)
     axes.set(xlabel="training cost (1000 forward passes of an image)", ylabel="worst-case accuracy (%)")
-    _log_axis(axes, [passes for passes, _ in pairs.values()])
-    _legend(figure, axes)
+    style.log_axis(axes, [passes for passes, _ in pairs.values()])
+    style.legend(figure, axes)
     dearest = max(pairs, key=lambda arm: pairs[arm][0])
     return figure, (
         f"Worst-case accuracy against training cost of {len(pairs)} arms on {dataset}. {dearest} costs the most, "
@@ -143,14 +146,14 @@ def training(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
     panels = {c: {arm: line for arm in arms if (line := epochs(study, dataset, arm, c))} for c in columns}
     if not panels["validation_clean"]:
         return None
-    figure, both = plt.subplots(1, 2, figsize=(COLUMN, 2.0 + _legend_height(len(arms))), sharex=True)
+    figure, both = plt.subplots(1, 2, figsize=(COLUMN, 2.0 + style.legend_height(len(arms))), sharex=True)
     for axes, (column, lines) in zip(both, panels.items(), strict=True):
         for arm, line in lines.items():
             marks = {"markevery": max(1, len(line) // 5)}
             axes.plot([epoch for epoch, _ in line], [value for _, value in line], label=arm, **looks[arm].line | marks)
         axes.set(xlabel="epoch", title=columns[column])
     both[0].set_ylabel("validation accuracy (%)")
-    _legend(figure, both[0])
+    style.legend(figure, both[0])
     return figure, (
         f"Validation accuracy over the epochs of {len(panels['validation_clean'])} arms on {dataset}, "
         "clean on the left and under attack on the right."
@@ -184,9 +187,25 @@ PAPER_FIGURES: dict[str, tuple[str, Drawer]] = {  # with the arms of one paper a
     "universal": ("Universal perturbations by target", paper_figures.universal),
 }
 OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
+    "mart": {
+        "subsets": ("Misclassified against correct examples", mart_figures.subsets),
+        "attacks": ("PGD beside AutoAttack", mart_figures.attacks),
+    },
+    "advamd": {
+        "mismatch": ("Mismatch of distributions", advamd_figures.mismatch),
+        "surface": ("Judgement surface", advamd_figures.surface),
+        "by-vulnerability": ("Accuracy by vulnerability", advamd_figures.by_vulnerability),
+    },
     "rat": {
-        "perturbations": ("Universal perturbations as images", images.class_perturbations),
-        "from-to": ("Which class gives way to which", images.from_to),
+        "perturbations": ("Universal perturbations as images", rat_figures.class_perturbations),
+        "from-to": ("Which class gives way to which", rat_figures.from_to),
+        "matrices": ("Which class gives way, before and after", rat_figures.matrices),
+        "fgsm-curves": ("FGSM over its radius", rat_figures.fgsm_curves),
+    },
+    "reverse": {
+        "severities": ("Shift by severity", reverse_figures.severities),
+        "confidence": ("Confidence before and after", reverse_figures.confidence),
+        "reversed": ("Images and their reverse perturbations", reverse_figures.reversed_images),
     },
 }
 
@@ -217,44 +236,17 @@ def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], fol
                 mine = {verdict.claim: verdict for verdict in verdicts if verdict.dataset == dataset}
                 picture = paper_figures.effects(dataset, paper.claims, mine)
                 keep("effects", dataset, "Effects measured and reported", picture, paper.name)
+                picture = paper_figures.ablation(study, dataset, paper.claims, looks)
+                keep("ablation", dataset, "Components and what they are compared with", picture, paper.name)
                 for name, (title, drawer) in (PAPER_FIGURES | OWN_FIGURES.get(paper.name, {})).items():
                     keep(name, dataset, title, drawer(study, dataset, arms, looks), paper.name)
                 for swept in paper.sweeps:
                     picture = paper_figures.sweep(study, dataset, swept, looks)
                     keep(
-                        f"sweep-{swept.setting}-{swept.metric}", dataset, f"Sweep of {swept.label}", picture, paper.name
+                        f"sweep-{swept.setting.replace('.', '-')}-{swept.metric}",
+                        dataset,
+                        f"Sweep of {swept.label}",
+                        picture,
+                        paper.name,
                     )
     return drawn
-
-
-def _figure(height: float, arms: int = 0) -> "tuple[Figure, Axes]":
-    """A figure one column wide, with room below the axes for a legend of so many arms."""
-    from matplotlib import pyplot as plt
-
-    return plt.subplots(figsize=(COLUMN, height + _legend_height(arms)))
-
-
-def _legend_height(arms: int) -> float:
-    return 0.125 * -(-arms // 3)
-
-
-def _legend(figure: "Figure", axes: "Axes") -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
-
-
-def _log_axis(axes: "Axes", values: Iterable[float]) -> None:
-    """A logarithmic x axis with ticks at the values' own powers of two, when they span a factor of eight."""
-    import math
-
-    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
-
-    known = list(values)
-    low, high = math.floor(math.log2(min(known))), math.ceil(math.log2(max(known)))
-    if high - low > 3:
-        axes.set_xscale("log", base=2)
-        axes.set_xlim(2.0**low, 2.0**high)
-        axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1)]))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,21 +1,18 @@
-"""Figures of one paper: its components, its claims' effects, a setting swept, best against last, scenes."""
+"""Figures that every paper has: arms, components, claims' effects, a setting swept, best against last, scenes."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from turncoat.reporting import style
 from turncoat.reporting.claims import Claim, Sweep
-from turncoat.reporting.measures import accuracy, error_bar, estimate, mean
+from turncoat.reporting.measures import Estimate, accuracy, error_bar, estimate, mean, training_passes
 from turncoat.reporting.study import Study
-from turncoat.reporting.style import COLUMN, Look, shades
+from turncoat.reporting.style import COLUMN, Look, Picture
 from turncoat.reporting.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Picture: TypeAlias = "tuple[Figure, str] | None"
-
-GREY = "#555555"
 LADDER = {"clean": "o", "pgd-20": "s", "worst": "D"}
 
 
@@ -25,7 +22,7 @@ def components(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
     shown = [metric for metric in LADDER if any(row[metric] for row in rows.values())]
     if len(shown) < 2:
         return None
-    figure, axes = _rows(list(rows))
+    figure, axes = style.rows(list(rows))
     for place, (arm, row) in enumerate(rows.items()):
         for metric in shown:
             if value := row[metric]:
@@ -33,8 +30,8 @@ def components(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
                 fill = "white" if metric == "clean" else looks[arm].colour
                 axes.errorbar(value.mean, place, xerr=error_bar(value), markerfacecolor=fill, elinewidth=0.7, **look)
     for metric in shown:
-        fill = "white" if metric == "clean" else GREY
-        axes.plot([], [], color=GREY, marker=LADDER[metric], linestyle="none", markerfacecolor=fill, label=metric)
+        fill = "white" if metric == "clean" else style.GREY
+        axes.plot([], [], color=style.GREY, marker=LADDER[metric], linestyle="none", markerfacecolor=fill, label=metric)
     axes.set(xlabel="accuracy (%)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(shown))
     last = {arm: value for arm, row in rows.items() if (value := row[shown[-1]])}
@@ -50,14 +47,14 @@ def effects(dataset: str, claims: Sequence[Claim], verdicts: Mapping[str, Verdic
     known = [(claim, verdict) for claim in claims if (verdict := verdicts.get(claim.id)) and verdict.interval]
     if not known:
         return None
-    figure, axes = _rows([claim.id for claim, _ in known])
+    figure, axes = style.rows([claim.id for claim, _ in known])
     for place, (claim, verdict) in enumerate(known):
         if verdict.effect is not None and verdict.interval is not None:
             bar = [[verdict.effect - verdict.interval.low], [verdict.interval.high - verdict.effect]]
             axes.errorbar(verdict.effect, place, xerr=bar, color="black", marker="o", elinewidth=0.9)
         if claim.reported != "unavailable":
             axes.plot(claim.reported.points, place, color="#D55E00", marker="D", markerfacecolor="white", markersize=5)
-    axes.axvline(0, color=GREY, linewidth=0.7)
+    axes.axvline(0, color=style.GREY, linewidth=0.7)
     axes.plot([], [], color="black", marker="o", linestyle="none", label=f"measured on {dataset}, 95 % interval")
     if any(claim.reported != "unavailable" for claim, _ in known):
         look: dict[str, Any] = {"color": "#D55E00", "marker": "D", "markerfacecolor": "white", "linestyle": "none"}
@@ -69,6 +66,43 @@ def effects(dataset: str, claims: Sequence[Claim], verdicts: Mapping[str, Verdic
     return figure, (
         f"Effects of {len(known)} claims on {dataset} in percentage points with 95 % intervals; "
         f"{apart} of the intervals exclude zero. The list of claims holds the numbers."
+    )
+
+
+def ablation(study: Study, dataset: str, claims: Sequence[Claim], looks: Mapping[str, Look]) -> Picture:
+    """The components: accuracy by the measure that decides them, for all arms compared by it, with what each costs."""
+    components = [claim.measured for claim in claims if claim.kind == "component"]
+    if not components:
+        return None
+    metric = components[0].metric
+    parts = {arm for measured in components for arm in (measured.arm, measured.against)}
+    alike = [claim.measured for claim in claims if claim.measured.metric == metric and claim.measured.arm in parts]
+    arms = study.arms(dataset, [arm for measured in alike for arm in (measured.arm, measured.against)])
+    whole = alike[0].arm
+    seen = study.of(dataset, whole)[0][1].seen if whole in arms else []
+    shown = {}
+    for arm in arms:
+        value = estimate((cell.seed, record.best.count(metric, seen)) for cell, record in study.of(dataset, arm))
+        if value:
+            shown[arm] = value
+    if whole not in shown or len(shown) < 3:
+        return None
+    passes = {arm: mean([training_passes(record) for _, record in study.of(dataset, arm)]) for arm in shown}
+    figure, axes = style.rows(list(shown))
+    axes.axvline(shown[whole].mean, color=style.GREY, linewidth=0.6, linestyle=(0, (2, 2)))
+    for place, (arm, value) in enumerate(shown.items()):
+        fill = looks[arm].colour if arm == whole else "white"
+        look: dict[str, Any] = looks[arm].point | {"marker": "o", "markerfacecolor": fill, "markeredgewidth": 0.8}
+        axes.errorbar(value.mean, place, xerr=error_bar(value), elinewidth=1.2, **look)
+        cost = f"×{passes[arm] / min(passes.values()):.3g}"
+        axes.annotate(cost, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=6)
+    axes.annotate("cost", (1.02, -0.75), xycoords=("axes fraction", "data"), va="bottom", fontsize=6)
+    axes.set(xlabel=f"{metric} accuracy (%), 95 % interval")
+    best = max(shown, key=lambda arm: shown[arm].mean)
+    return figure, (
+        f"{metric} accuracy on {dataset} of {whole} and of {len(shown) - 1} arms that it is compared with, one row "
+        f"each, with 95 % intervals and the cost of training as a multiple of the cheapest. {best} is highest with "
+        f"{shown[best].text} %; {whole} has {shown[whole].text} %."
     )
 
 
@@ -96,7 +130,12 @@ def sweep(study: Study, dataset: str, swept: Sweep, looks: Mapping[str, Look]) -
         heights = [value.mean for _, value in points]
         axes.errorbar([x for x, _ in points], heights, yerr=bars, elinewidth=0.7, label=name, **looks[name].line)
     axes.set(xlabel=swept.label, ylabel=f"{swept.metric} accuracy (%)")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    settings = [x for points in lines.values() for x, _ in points]
+    if min(settings) >= 10:  # of numbers of images, not of weights
+        style.log_axis(axes, settings)
+    elif len(set(settings)) <= 8:
+        axes.set_xticks(sorted(set(settings)))
+    style.legend(figure, axes)
     best = {name: max(points, key=lambda point: point[1].mean) for name, points in lines.items()}
     said = "; ".join(f"{name} is highest at {x:g} with {value.text} %" for name, (x, value) in best.items())
     return figure, f"{swept.metric} accuracy on {dataset} against {swept.label}. {said}."
@@ -108,21 +147,29 @@ def checkpoints(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[
     shown = {arm: (best, last) for arm, (best, last) in pairs.items() if best and last}
     if not shown:
         return None
-    figure, axes = _rows(list(shown))
-    for place, (arm, values) in enumerate(shown.items()):
-        for shift, value, fill in zip((-0.13, 0.13), values, (looks[arm].colour, "white"), strict=True):
-            look: dict[str, Any] = looks[arm].point | {"marker": "o", "markerfacecolor": fill, "markeredgewidth": 0.7}
-            axes.errorbar(value.mean, place + shift, xerr=error_bar(value), elinewidth=0.7, **look)
-    axes.plot([], [], color=GREY, marker="o", linestyle="none", label="best on validation")
-    axes.plot([], [], color=GREY, marker="o", linestyle="none", markerfacecolor="white", label="last epoch")
-    axes.set(xlabel="accuracy under PGD-20 (%)")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure = twins(shown, ("best on validation", "last epoch"), "accuracy under PGD-20 (%)", looks)
     gaps = {arm: best.mean - last.mean for arm, (best, last) in shown.items()}
     widest = max(gaps, key=lambda arm: abs(gaps[arm]))
     return figure, (
         f"PGD-20 accuracy of the best and the last checkpoint of {len(shown)} arms on {dataset}. They are furthest "
         f"apart for {widest}: {gaps[widest]:+.1f} points in favour of the best."
     )
+
+
+def twins(
+    shown: Mapping[str, tuple[Estimate, Estimate]], names: tuple[str, str], label: str, looks: Mapping[str, Look]
+) -> "Figure":
+    """Arms one below the other, each with two values and their intervals; the second is hollow."""
+    figure, axes = style.rows(list(shown))
+    for place, (arm, values) in enumerate(shown.items()):
+        for shift, value, fill in zip((-0.13, 0.13), values, (looks[arm].colour, "white"), strict=True):
+            look: dict[str, Any] = looks[arm].point | {"marker": "o", "markerfacecolor": fill, "markeredgewidth": 0.7}
+            axes.errorbar(value.mean, place + shift, xerr=error_bar(value), elinewidth=0.7, **look)
+    axes.plot([], [], color=style.GREY, marker="o", linestyle="none", label=names[0])
+    axes.plot([], [], color=style.GREY, marker="o", linestyle="none", markerfacecolor="white", label=names[1])
+    axes.set(xlabel=label)
+    style.legend(figure, axes, 2)
+    return figure
 
 
 def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
@@ -140,7 +187,7 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
     if not table:
         return None
     names = list(dict.fromkeys(name for row in table.values() for name in row))
-    figure, axes = _rows(names)
+    figure, axes = style.rows(names)
     for arm, row in table.items():
         for name, height in row.items():
             fill = "white" if name in trained[arm] else looks[arm].colour
@@ -165,7 +212,9 @@ def universal(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[st
             rows[arm] = {seeds[0].target: 100 * mean([row.reached / row.n for row in seeds]) for seeds in targets}
     if not rows:
         return None
-    figure, axes = shades([list(row.values()) for row in rows.values()], list(rows), list(next(iter(rows.values()))))
+    figure, axes = style.shades(
+        [list(row.values()) for row in rows.values()], list(rows), list(next(iter(rows.values())))
+    )
     axes.set(xlabel="target class: images sent to it (%)")
     average = {arm: mean(list(row.values())) for arm, row in rows.items()}
     most = max(average, key=lambda arm: average[arm])
@@ -180,14 +229,3 @@ def _at(settings: Any, path: str) -> Any:
     for key in path.split("."):
         settings = settings.get(key) if isinstance(settings, Mapping) else None
     return settings
-
-
-def _rows(names: Sequence[str]) -> "tuple[Figure, Axes]":
-    """A figure with one named row each, the first on top."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(COLUMN, 0.95 + 0.19 * len(names)))
-    axes.set_yticks(range(len(names)), list(names))
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
-    return figure, axes

@@ -49,6 +49,10 @@ class Study:
         """Data sets with at least one record, in the order of `study.datasets`."""
         return [dataset for dataset in self.settings.study.datasets if self.arms(dataset)]
 
+    def classes(self, dataset: str) -> list[str]:
+        """Names of the classes, as the records of the data set have them."""
+        return self.of(dataset, self.arms(dataset)[0])[0][1].classes
+
     def attacks(self, dataset: str) -> list[str]:
         """The suite's attacks that some record of the data set met, in the suite's order."""
         met = self.met(dataset)

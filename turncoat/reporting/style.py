@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from turncoat.files import write_atomic
 
@@ -23,6 +26,9 @@ DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)
 
 COLUMN = 3.4  # inches: one column of a paper
 FORMATS = ("pdf", "svg", "png")
+GREY = "#555555"  # of what is no arm's: rules, keys, markers in legends
+
+Picture: TypeAlias = "tuple[Figure, str] | None"  # with the words that stand for it
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,6 @@ def shades(
     grid: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str]
 ) -> "tuple[Figure, Axes]":
     """A table of percentages as shades with the numbers in it, one column of a paper wide; None is not measured."""
-    import numpy as np
     from matplotlib import pyplot as plt
 
     values = np.array([[np.nan if value is None else value for value in row] for row in grid], dtype=float)
@@ -102,6 +107,68 @@ def shades(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure, axes
+
+
+def canvas(height: float, arms: int = 0) -> "tuple[Figure, Axes]":
+    """A figure one column wide, `height` inches high, with room below the axes for a legend of so many arms."""
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(COLUMN, height + legend_height(arms)))
+
+
+def rows(names: Sequence[str]) -> "tuple[Figure, Axes]":
+    """A figure with one named row each, the first on top."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(COLUMN, 0.95 + 0.19 * len(names)))
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    return figure, axes
+
+
+def legend_height(arms: int) -> float:
+    """Inches that a legend of so many arms takes."""
+    return 0.125 * -(-arms // 3)
+
+
+def legend(figure: "Figure", axes: "Axes", columns: int = 3) -> None:
+    """The legend of `axes` below the whole figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+def log_axis(axes: "Axes", values: Iterable[float]) -> None:
+    """A logarithmic x axis with ticks at the values' own powers of two, when they span a factor of eight."""
+    import math
+
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    known = list(values)
+    low, high = math.floor(math.log2(min(known))), math.ceil(math.log2(max(known)))
+    if high - low > 3:
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(2.0**low, 2.0**high)
+        axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1)]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def picture(axes: "Axes", image: npt.NDArray[np.float32]) -> None:
+    """Fill the axes with an image (C, H, W) in [0, 1], grey or in colour, without ticks or frame."""
+    clipped = np.clip(image, 0, 1)
+    shown = clipped[0] if len(clipped) == 1 else clipped.transpose(1, 2, 0)
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def magnified(changes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], str]:
+    """Changes of pixels as images, the largest drawn black or white, no change grey; and the factor, as text."""
+    largest = float(np.abs(changes).max()) or 1.0
+    return 0.5 + changes / (2 * largest), f"{0.5 / largest:.2g}"
 
 
 def save(figure: "Figure", folder: Path, name: str) -> None:

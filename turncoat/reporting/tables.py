@@ -16,6 +16,8 @@ from turncoat.reporting.table import Table
 from turncoat.reporting.verdicts import Verdict
 
 NOT_RUN = "not run"
+PASSES = ("forward (1000)", "backward (1000)")
+PASSES_MEAN = "forward and backward passes, in thousands of images"
 
 
 def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
@@ -25,16 +27,27 @@ def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
     rows = []
     for arm, values in zip(arms, found, strict=True):
         seeds = len(study.of(dataset, arm))
-        rows.append([arm, *(value.text if value else ("–" if seeds else NOT_RUN) for value in values), str(seeds)])
+        shown = (value.text if value else ("–" if seeds else NOT_RUN) for value in values)
+        rows.append([arm, *shown, str(seeds), *passes(study, dataset, arm)])
     tops = [best([values[column] for values in found]) for column in range(len(metrics))]
     bold = {(row, column + 1) for column, row in enumerate(tops) if row is not None}
     threat = study.settings.datasets[dataset].threat
     n = max((value.n for line in found for value in line if value), default=0)
     caption = (
         f"{dataset}, {NORMS[threat.norm]} ε = {threat.epsilon:.4g}: accuracy in percent on {n} test images, "
-        "mean over seeds ± half of the 95 % interval (Student over seeds; Wilson where there is one seed)"
+        "mean over seeds ± half of the 95 % interval (Student over seeds; Wilson where there is one seed); "
+        f"what training took: {PASSES_MEAN}"
     )
-    return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds"], rows, frozenset(bold))
+    return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds", *PASSES], rows, frozenset(bold))
+
+
+def passes(study: Study, dataset: str, arm: str) -> tuple[str, str]:
+    """Forward and backward passes of an arm's whole training, in thousands of images, mean over seeds."""
+    costs = [record.cost.training for _, record in study.of(dataset, arm)]
+    if not costs:
+        return "–", "–"
+    forward, backward = (mean([cost.images * getattr(cost, way) for cost in costs]) for way in ("forward", "backward"))
+    return f"{forward / 1000:,.0f}", f"{backward / 1000:,.0f}"
 
 
 def best(column: Sequence[Estimate | None]) -> int | None:
@@ -137,8 +150,13 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
                     for arm, value in zip(arms, found, strict=True)
                 ]
             )
+    header += PASSES
+    columns += [[passes(study, dataset, arm)[way] for arm in arms] for way in (0, 1)]
     settings = "; ".join(dict.fromkeys(value.setting for value in paper.reported)) or "nothing could be read"
-    caption = f"{paper.short}: accuracy in percent. Measured on {dataset}. Reported: {settings}"
+    caption = (
+        f"{paper.short}: accuracy in percent. Measured on {dataset}, with training's {PASSES_MEAN}. "
+        f"Reported: {settings}"
+    )
     return Table(f"{paper.name}-{dataset}", caption, header, [list(row) for row in zip(arms, *columns, strict=True)])
 
 

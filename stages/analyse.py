@@ -1,0 +1,76 @@
+"""What lies behind the accuracies, for the figures: a look at the trained networks of a data set, at its first seed.
+
+Reads data/<dataset>/, data/perturbed/<dataset>/<seed>/ and the study's arms in models/<dataset>/; writes
+reports/analysis/<dataset>/: analysis.json, and arrays.npz for what is longer than a line (`<paper>-<name>`). A paper's
+section is there where the study has an arm of its method; docs/report.md says what it holds. No verdict rests on it.
+"""
+
+from pathlib import Path
+
+from stages.common import data_folder, known, model_folder, parse, perturbed_folder, run
+
+
+def main() -> None:
+    dataset = parse(__doc__, "dataset").dataset
+
+    import io
+    from functools import partial
+    from typing import Any
+
+    import numpy as np
+    import torch
+
+    from turncoat import data, models
+    from turncoat.attacks import Threat
+    from turncoat.data.batches import resident
+    from turncoat.evaluation.by_paper import ANALYSES, Arm, Material
+    from turncoat.evaluation.perturbed import load_perturbed
+    from turncoat.files import read_json, sha256, write_atomic, write_json
+    from turncoat.settings import load
+    from turncoat.training import resolve
+
+    settings = load()
+    known("dataset", dataset, dict(settings.datasets))
+    compute, seed = resolve(settings.compute), settings.study.seeds[0]
+    device, stored = compute.device, perturbed_folder(dataset, seed)
+    told = read_json(stored / "perturbed.json")
+    with np.load(stored / "examples.npz", allow_pickle=False) as file:
+        universal = {name: torch.from_numpy(file[f"universal-{name}"]).to(device) for name in told["universal"]}
+    split = data.load(data_folder(dataset))
+
+    def network(arm: str) -> torch.nn.Module:
+        return compute.place(models.load(model_folder(dataset, arm, seed) / "best.safetensors"))
+
+    folders = {arm: model_folder(dataset, arm, seed) for arm in settings.study.arms}
+    trained = {arm: folder for arm, folder in folders.items() if (folder / "training.json").exists()}
+    plans = {arm: read_json(folder / "training.json")["settings"]["arm"] for arm, folder in trained.items()}
+    material = Material(
+        arms={arm: Arm(plan, partial(network, arm)) for arm, plan in plans.items()},
+        baseline=network("baseline"),
+        train=resident(split.train.images, split.train.labels, device),
+        test=resident(split.test.images[: told["n"]], split.test.labels[: told["n"]], device),
+        classes=len(split.classes),
+        threat=Threat(settings.datasets[dataset].threat.norm, settings.datasets[dataset].threat.epsilon),
+        seed=seed,
+        attacked=load_perturbed(stored)[told["shown"]].to(device),
+        made=told["universal"],
+        universal=universal,
+    )
+    # the report passes over an arm whose record is of other weights
+    sums = {arm: sha256(folder / "best.safetensors") for arm, folder in trained.items()}
+    found = {"dataset": dataset, "seed": seed, "attack": told["shown"], "weights": sums}
+    arrays: dict[str, np.typing.NDArray[Any]] = {}
+    for paper, analyse in ANALYSES.items():
+        if material.of(paper):
+            found[paper], own = analyse(material)
+            arrays |= {f"{paper}-{name}": values for name, values in own.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    folder = Path("reports") / "analysis" / dataset
+    write_atomic(folder / "arrays.npz", buffer.getvalue())
+    write_json(folder / "analysis.json", found)
+    print(f"{dataset}/{seed}: analysed {', '.join(material.arms)}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -225,7 +225,7 @@ def test_figures_come_in_three_forms(built: Path) -> None:
         "checkpoints",
         "sweep-beta-pgd-20",
     }
-    assert {f"mart-{name}-digits" for name in of_mart | {"shifts", "universal"}} <= names
+    assert {f"mart-{name}-digits" for name in of_mart} <= names
     assert not [name for name in names if name.startswith(("atop", "advamd", "rat", "reverse"))]  # none was run
     assert {path.name for path in figures.iterdir()} == {
         f"{name}.{form}" for name in names for form in ("pdf", "svg", "png")

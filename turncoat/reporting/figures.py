@@ -183,8 +183,6 @@ PAPER_FIGURES: dict[str, tuple[str, Drawer]] = {  # with the arms of one paper a
     "security-curve": FIGURES["security-curve"],
     "training": FIGURES["training"],
     "checkpoints": ("Best against last checkpoint", paper_figures.checkpoints),
-    "shifts": ("Shift by shift", paper_figures.shifts),
-    "universal": ("Universal perturbations by target", paper_figures.universal),
 }
 OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
     "mart": {
@@ -199,10 +197,12 @@ OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
     "rat": {
         "perturbations": ("Universal perturbations as images", rat_figures.class_perturbations),
         "from-to": ("Which class gives way to which", rat_figures.from_to),
+        "universal": ("Universal perturbations by target", rat_figures.universal),
         "matrices": ("Which class gives way, before and after", rat_figures.matrices),
         "fgsm-curves": ("FGSM over its radius", rat_figures.fgsm_curves),
     },
     "reverse": {
+        "shifts": ("Shift by shift", reverse_figures.shifts),
         "severities": ("Shift by severity", reverse_figures.severities),
         "confidence": ("Confidence before and after", reverse_figures.confidence),
         "reversed": ("Images and their reverse perturbations", reverse_figures.reversed_images),

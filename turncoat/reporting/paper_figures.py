@@ -1,4 +1,4 @@
-"""Figures that every paper has: arms, components, claims' effects, a setting swept, best against last, scenes."""
+"""Figures that every paper has: arms, components, claims' effects, a setting swept, best against last."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -170,58 +170,6 @@ def twins(
     axes.set(xlabel=label)
     style.legend(figure, axes, 2)
     return figure
-
-
-def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """Accuracy under every shift, mean over severities and seeds; hollow where the arm was trained for the shift."""
-    table: dict[str, dict[str, float]] = {}
-    trained: dict[str, list[str]] = {}
-    for arm in arms:
-        cells = study.of(dataset, arm)
-        met = dict.fromkeys(row.shift for _, record in cells for row in record.best.shifts if row.shift)
-        for name in met:
-            value = estimate((cell.seed, record.best.count("shifts-seen", [name])) for cell, record in cells)
-            if value:
-                table.setdefault(arm, {})[name] = value.mean
-        trained[arm] = cells[0][1].seen if cells else []
-    if not table:
-        return None
-    names = list(dict.fromkeys(name for row in table.values() for name in row))
-    figure, axes = style.rows(names)
-    for arm, row in table.items():
-        for name, height in row.items():
-            fill = "white" if name in trained[arm] else looks[arm].colour
-            axes.plot(height, names.index(name), **looks[arm].point | {"markerfacecolor": fill, "markeredgewidth": 0.8})
-        axes.plot([], [], label=arm, **looks[arm].point)
-    axes.set(xlabel="accuracy (%); hollow: trained for it")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    hardest = min(names, key=lambda name: sum(row.get(name, 0) for row in table.values()))
-    return figure, (
-        f"Accuracy of {len(table)} arms on {dataset} under {len(names)} shifts, one row each. "
-        f"{hardest} is the hardest over all arms."
-    )
-
-
-def universal(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """Share of images that one perturbation a class, made anew against each arm, sends to that class."""
-    rows: dict[str, dict[str, float]] = {}
-    for arm in arms:
-        tables = [record.best.universal for _, record in study.of(dataset, arm)]
-        if tables and all(tables):
-            targets = zip(*tables, strict=True)
-            rows[arm] = {seeds[0].target: 100 * mean([row.reached / row.n for row in seeds]) for seeds in targets}
-    if not rows:
-        return None
-    figure, axes = style.shades(
-        [list(row.values()) for row in rows.values()], list(rows), list(next(iter(rows.values())))
-    )
-    axes.set(xlabel="target class: images sent to it (%)")
-    average = {arm: mean(list(row.values())) for arm, row in rows.items()}
-    most = max(average, key=lambda arm: average[arm])
-    return figure, (
-        f"Percent of images of other classes that a universal perturbation sends to its target class, {len(rows)} arms "
-        f"on {dataset}. {most} gives way the most: {average[most]:.0f} % on average."
-    )
 
 
 def _at(settings: Any, path: str) -> Any:

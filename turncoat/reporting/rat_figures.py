@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from turncoat.files import read_json
 from turncoat.reporting import analysis, style
+from turncoat.reporting.measures import mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
@@ -138,6 +139,28 @@ def fgsm_curves(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[
         f"Accuracy of {len(shown)} arms on {n} images of {dataset} under FGSM against its radius, seed {found.seed}. "
         f"At the radius of training, {best['white-box']} keeps the most white-box, {best['transferred']} when images "
         "made against the network before retraining are transferred."
+    )
+
+
+def universal(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Share of images that one perturbation a class, made anew against each arm, sends to that class."""
+    rows: dict[str, dict[str, float]] = {}
+    for arm in arms:
+        tables = [record.best.universal for _, record in study.of(dataset, arm)]
+        if tables and all(tables):
+            targets = zip(*tables, strict=True)
+            rows[arm] = {seeds[0].target: 100 * mean([row.reached / row.n for row in seeds]) for seeds in targets}
+    if not rows:
+        return None
+    figure, axes = style.shades(
+        [list(row.values()) for row in rows.values()], list(rows), list(next(iter(rows.values())))
+    )
+    axes.set(xlabel="target class: images sent to it (%)")
+    average = {arm: mean(list(row.values())) for arm, row in rows.items()}
+    most = max(average, key=lambda arm: average[arm])
+    return figure, (
+        f"Percent of images of other classes that a universal perturbation sends to its target class, {len(rows)} arms "
+        f"on {dataset}. {most} gives way the most: {average[most]:.0f} % on average."
     )
 
 

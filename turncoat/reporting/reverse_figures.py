@@ -7,7 +7,7 @@ import numpy as np
 
 from turncoat.files import read_json
 from turncoat.reporting import analysis, style
-from turncoat.reporting.measures import mean
+from turncoat.reporting.measures import estimate, mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
@@ -16,6 +16,36 @@ BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {  # of perturbed.json
     "correct": ("no calibrator", {"color": "black", "linestyle": (0, (4, 1.2)), "marker": "x", "markersize": 3.5}),
     "oracle": ("oracle step", {"color": style.GREY, "linestyle": (0, (1, 1)), "marker": "*", "markersize": 4}),
 }
+
+
+def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Accuracy under every shift, mean over severities and seeds; hollow where the arm was trained for the shift."""
+    table: dict[str, dict[str, float]] = {}
+    trained: dict[str, list[str]] = {}
+    for arm in arms:
+        cells = study.of(dataset, arm)
+        met = dict.fromkeys(row.shift for _, record in cells for row in record.best.shifts if row.shift)
+        for name in met:
+            value = estimate((cell.seed, record.best.count("shifts-seen", [name])) for cell, record in cells)
+            if value:
+                table.setdefault(arm, {})[name] = value.mean
+        trained[arm] = cells[0][1].seen if cells else []
+    if not table:
+        return None
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    figure, axes = style.rows(names)
+    for arm, row in table.items():
+        for name, height in row.items():
+            fill = "white" if name in trained[arm] else looks[arm].colour
+            axes.plot(height, names.index(name), **looks[arm].point | {"markerfacecolor": fill, "markeredgewidth": 0.8})
+        axes.plot([], [], label=arm, **looks[arm].point)
+    axes.set(xlabel="accuracy (%); hollow: trained for it")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    hardest = min(names, key=lambda name: sum(row.get(name, 0) for row in table.values()))
+    return figure, (
+        f"Accuracy of {len(table)} arms on {dataset} under {len(names)} shifts, one row each. "
+        f"{hardest} is the hardest over all arms."
+    )
 
 
 def severities(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:

@@ -94,7 +94,8 @@ class Study:
                 raise TurncoatError(f"{path}: not the file its record names; run `{cell.command}`")
             arrays = _examples(path, self.records[cell].examples["sha256"])
             worst = self.records[cell].best.worst
-            names = ["clean", *(worst.attacks if worst else ["worst"])] if metric == "worst" else [metric]
+            together = ["worst"] if worst is None or "worst" in arrays else ["clean", *worst.attacks]
+            names = together if metric == "worst" else [metric]
             if any(name not in arrays for name in names):
                 return None
             rows.append(np.logical_and.reduce([arrays[name].astype(bool) for name in names]))

@@ -69,7 +69,7 @@ def test_nothing_is_said_of_an_honest_evaluation() -> None:
             {"standing": {"pgd-20": 600, "pgd-100": 570}},
             {"standing": {"pgd-20": 600, "pgd-100": 569}},
         ),
-        ("more-steps", {"moved": right(20)}, {"moved": right(21)}),
+        ("more-steps", {"moved": 2.0}, {"moved": 2.1}),
     ],
 )
 def test_each_speaks_beyond_its_threshold(name: str, silent: dict[str, Any], speaks: dict[str, Any]) -> None:

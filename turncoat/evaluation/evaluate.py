@@ -16,7 +16,7 @@ from turncoat.attacks import Threat, pgd
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import flags, probes
 from turncoat.evaluation.journal import Journal
-from turncoat.evaluation.results import Evaluation
+from turncoat.evaluation.results import Evaluation, Outcome, counted
 from turncoat.evaluation.runner import Runner
 from turncoat.evaluation.scenes import scenes
 from turncoat.evaluation.second_look import Logarithm, looks, second_look
@@ -97,16 +97,16 @@ def evaluate(
 def _curve(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> None:
     """Accuracy under PGD-20 over the radii. Who falls within a smaller radius has fallen: only the rest is attacked."""
     done = next((name for name, planned in suite.attacks.items() if planned == CURVE), None)
-    standing = result.clean
+    found = Outcome.of(result.clean, runner.random)
     for factor in suite.epsilons:
         epsilon = threat.epsilon * factor
         radius = Threat(threat.norm, min(epsilon, 1.0) if threat.norm == "linf" else epsilon)
         if factor == 1 and done:
-            standing = standing & result.correct[done]
+            found = found.worse(result.outcome([done]))
         else:
             name = f"curve {radius.epsilon:.6g}"
-            standing = runner.attack(name, CURVE, radius, standing, f"epsilon {radius.epsilon:.3g}")[0]
-        result.curve.append({"epsilon": radius.epsilon, "correct": int(standing.sum()), "n": len(standing)})
+            found = found.worse(runner.attack(name, CURVE, radius, found.open, f"epsilon {radius.epsilon:.3g}")[0])
+        result.curve.append({"epsilon": radius.epsilon, **counted(found.right)})
 
 
 def _doubt(

@@ -39,7 +39,7 @@ class Evidence:
         zero, broken: standing images whose gradient is zero or not finite.
         unbounded: who stands where every image is within reach.
         linear: adversarial images found on a linear classifier, and how many there are; None: none to be found.
-        moved: who fell to the second look's last gradient attack and to none before; None before the second look.
+        moved: points that the second look's last gradient attack took off the worst case; None before the second look.
     """
 
     result: Evaluation
@@ -53,7 +53,7 @@ class Evidence:
     broken: Bools
     unbounded: Bools
     linear: tuple[int, int] | None
-    moved: Bools | None = None
+    moved: float | None = None
 
     @property
     def random(self) -> bool:
@@ -61,7 +61,7 @@ class Evidence:
 
     @property
     def chance(self) -> float:
-        """Points by which one kind of attack may beat another: on a random network more images fall to any new try."""
+        """Points by which one kind of attack may beat another: on a random network a verdict is of one draw."""
         return GAP if self.random else SHARE
 
     @property
@@ -122,7 +122,7 @@ def nan_gradient(e: Evidence) -> Flag | None:
 
 def black_box_beats_gradients(e: Evidence) -> Flag | None:
     """Images that fall to scores or transferred images, but to no gradient attack: gradients that mislead."""
-    share = points(e.result.standing(ITERATIVE) & ~e.result.standing(ITERATIVE, BLACK_BOX))
+    share = points(e.result.standing(ITERATIVE)) - points(e.result.standing(ITERATIVE, BLACK_BOX))
     if not e.doubtful or share <= e.chance:
         return None
     return Flag("black-box", f"{share:.1f} % of the images fall to a black box, to no gradient attack", blocks=True)
@@ -130,7 +130,7 @@ def black_box_beats_gradients(e: Evidence) -> Flag | None:
 
 def one_step_beats_iterations(e: Evidence) -> Flag | None:
     """Images that fall to one step, but to no iterative attack."""
-    share = points(e.result.standing(ITERATIVE) & ~e.result.standing(ITERATIVE, ONE_STEP))
+    share = points(e.result.standing(ITERATIVE)) - points(e.result.standing(ITERATIVE, ONE_STEP))
     if not e.doubtful or share <= e.chance:
         return None
     return Flag("one-step", f"{share:.1f} % of the images fall to one step, to no iterative attack", blocks=True)
@@ -141,9 +141,8 @@ def more_steps(e: Evidence) -> Flag | None:
     if not e.doubtful:
         return None
     if e.moved is not None:
-        share = points(e.moved)
-        detail = f"the last gradient attack of the second look turned {share:.1f} % of the images more"
-        return Flag("more-steps", detail, blocks=True) if share > MOVED else None
+        detail = f"the last gradient attack of the second look turned {e.moved:.1f} % of the images more"
+        return Flag("more-steps", detail, blocks=True) if e.moved > MOVED else None
     by_loss: dict[str, list[tuple[int, str]]] = {}
     for name, plan in e.planned.items():
         if plan.function is pgd and not plan.threat and name in e.result.correct and "steps" in plan.settings:

@@ -20,7 +20,7 @@ PROBED = 100  # images; enough for a yes or no
 def deviation(runner: Runner) -> float:
     """Largest difference between two passes over the same images, relative to the largest logit."""
     images = runner.images[:PROBED]
-    first, second = runner.logits(images, -1), runner.logits(images, -2)
+    first, second = (runner.logits(images, np.arange(len(images)), draw) for draw in (1, 2))
     return float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
 
 
@@ -62,7 +62,7 @@ def unbounded(runner: Runner, standing: Bools, norm: str, second: bool) -> Bools
     size = runner.images[0].numel()
     reach = Threat(norm, {"linf": 1.0, "l2": float(size) ** 0.5, "l1": float(size)}[norm])
     planned = Planned(apgd, {"steps": 50, "loss": "dlr"}) if second else Planned(pgd, {"steps": 20})
-    return runner.attack(f"unbounded {second}", planned, reach, standing, "every image within reach")[0]
+    return runner.attack(f"unbounded {second}", planned, reach, standing, "every image within reach")[0].right
 
 
 def on_a_linear_classifier(runner: Runner, planned: Mapping[str, Planned], threat: Threat) -> tuple[int, int] | None:
@@ -80,7 +80,7 @@ def on_a_linear_classifier(runner: Runner, planned: Mapping[str, Planned], threa
     standing = exist.cpu().numpy()
     for name, plan in planned.items():
         if plan.function is not None and plan.threat is None and not plan.spatial and plan.meets(model, False):
-            standing = linear.attack(name, plan, threat, standing, "a linear classifier")[0]
+            standing = linear.attack(name, plan, threat, standing, "a linear classifier")[0].right
         if not standing.any():
             break
     return int((exist.cpu().numpy() & ~standing).sum()), int(exist.sum())

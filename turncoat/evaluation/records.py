@@ -123,6 +123,7 @@ def write_examples(path: Path, result: Evaluation) -> dict[str, str]:
         "prediction": result.prediction,
         "confidence": result.confidence,
         "clean": result.clean,
+        "worst": result.worst,
         **result.correct,
     }
     # uncompressed, with numpy's fixed time stamp: the content alone makes the bytes

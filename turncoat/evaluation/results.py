@@ -1,12 +1,16 @@
 """What an evaluation found, image by image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
+Shares = NDArray[np.float64]
+DRAWS = 20  # of a random network: by them its attacks are compared; the verdict is of a draw beside them
 ITERATIVE, ONE_STEP, BLACK_BOX = "iterative", "one step", "black box"  # kinds of attack
 
 
@@ -24,10 +28,47 @@ class Flag:
     attack: str | None = None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one attack, or the worst of several, did to each image.
+
+    Attributes:
+        right: who stayed right. Of a random network: in one draw, an image's own, the same under every attack.
+        harm: of a random network, the mean probability of a wrong answer over `DRAWS` other draws; 1 where each of them
+            is wrong or there was nothing to attack, -1 before any attack. None: the network is not random.
+    """
+
+    right: Bools
+    harm: Shares | None = None
+
+    @classmethod
+    def of(cls, among: Bools, random: bool) -> "Outcome":
+        """Before any attack on `among`."""
+        return cls(among, np.where(among, -1.0, 1.0) if random else None)
+
+    @property
+    def open(self) -> Bools:
+        """Whom a further attack can harm more."""
+        return self.right if self.harm is None else self.harm < 1
+
+    def worse(self, other: "Outcome") -> "Outcome":
+        """The worst of both, image by image.
+
+        Of a random network that is what an attacker can choose who does not know the draw that decides: the attack
+        that does more harm over the other draws. If every attack that happened to hit the deciding draw counted,
+        enough attacks would bring down any random network.
+        """
+        if self.harm is None or other.harm is None:
+            return Outcome(self.right & other.right)
+        harder = other.harm > self.harm
+        return Outcome(np.where(harder, other.right, self.right), np.maximum(self.harm, other.harm))
+
+
 @dataclass
 class Evaluation:
     """What a network did. Arrays have one row an image; `correct` holds, per attack, who stayed right under it.
 
+    `harm`: of a random network, see `Outcome`.
     `threats`: attacks under a threat of their own (None: under no norm), which the worst case leaves out.
     `met`: how many images an attack met, where it did not meet all that are classified rightly.
     `parts`: of an ensemble, who fell to which of its attacks. `kinds`: per attack, one of the three above.
@@ -37,6 +78,7 @@ class Evaluation:
     prediction: NDArray[np.int64]
     confidence: NDArray[np.float32]
     correct: dict[str, Bools] = field(default_factory=dict)
+    harm: dict[str, Shares] = field(default_factory=dict)
     passes: dict[str, dict[str, float]] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     parts: dict[str, dict[str, Bools]] = field(default_factory=dict)
@@ -61,22 +103,27 @@ class Evaluation:
 
     @property
     def worst(self) -> Bools:
-        """Who stayed right under every attack of the threat."""
-        return self._standing(self.in_worst)
+        """Who stayed right in the worst case over the attacks of the threat."""
+        return self.outcome(self.in_worst).right
 
     def standing(self, *kinds: str) -> Bools:
         """Who stayed right under the attacks of these kinds, an ensemble without its black-box part."""
-        names = [name for name in self.in_worst if self.kinds.get(name) in kinds]
-        standing = self._standing(names)
+        names = self.of_kinds(*kinds)
+        standing = self.outcome(names).right.copy()
         if BLACK_BOX not in kinds:
             for name in names:
                 others = [other for other in names if other != name]
-                standing |= self._standing(others) & self.parts.get(name, {}).get("square", np.False_)
+                standing |= self.outcome(others).right & self.parts.get(name, {}).get("square", np.False_)
         return standing
 
-    def _standing(self, names: list[str]) -> Bools:
-        standing: Bools = np.logical_and.reduce([self.clean, *(self.correct[name] for name in names)])
-        return standing
+    def of_kinds(self, *kinds: str) -> list[str]:
+        """The attacks of the worst case that are of these kinds."""
+        return [name for name in self.in_worst if self.kinds.get(name) in kinds]
+
+    def outcome(self, names: Sequence[str]) -> Outcome:
+        """The worst of these attacks."""
+        attacks = (Outcome(self.correct[name], self.harm.get(name)) for name in names)
+        return reduce(Outcome.worse, attacks, Outcome.of(self.clean, bool(self.harm)))
 
 
 def counted(right: Bools) -> dict[str, Any]:

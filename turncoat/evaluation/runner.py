@@ -1,11 +1,13 @@
 """A network under attack: batch by batch, each verdict by a fresh float32 forward pass, each finished batch kept."""
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -15,16 +17,19 @@ from turncoat.attacks.folded import folded
 from turncoat.attacks.threat import check_inside
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal, packed, unpacked
-from turncoat.evaluation.results import Bools, Evaluation
+from turncoat.evaluation.results import DRAWS, Bools, Evaluation, Outcome
 from turncoat.evaluation.suite import Attack, Planned, call
 from turncoat.randomness import generator, seed_of
+
+Places = NDArray[np.int64]
 
 
 class Runner:
     """One network, one set of images, one seed.
 
     Every random number is drawn from a counted generator, so a batch gives the same result whatever ran before it, in
-    this process or in one that was killed.
+    this process or in one that was killed. A random network whose `forward` takes `seeds`, one an image, is scored by
+    draws that hang on the image alone; any other by draws that hang on the first image of the batch.
     """
 
     def __init__(
@@ -45,17 +50,28 @@ class Runner:
         self.batch_size, self.journal, self.scope, self.stored = batch_size, journal, scope, stored or {}
         self.passes = {"forward": 0, "backward": 0}  # since they were last taken
         self.random = False
-        self.clean_logits = torch.cat(
-            [self.logits(batch, number) for number, batch in enumerate(images.split(batch_size))]
-        )
+        self.seeded = "seeds" in inspect.signature(model.forward).parameters
+        self.clean_logits = self.logits(images, np.arange(len(images)))
 
     @torch.no_grad()
-    def logits(self, images: Tensor, number: int = 0) -> Tensor:
-        """A fresh pass over a batch. Its random draws hang on the batch's number only: the same under every attack."""
+    def logits(self, images: Tensor, places: Places, draw: int = 0) -> Tensor:
+        """Fresh passes over images, in batches: (n, classes) float32.
+
+        Args:
+            places: (n,) where in the split each image stands, or the one that it was made of.
+            draw: of a random network: the one that gives verdicts, or 1 to `DRAWS`. The same under every attack.
+        """
         self.passes["forward"] += len(images)
-        with reseeded(seed_of(self.seed, "score", number)):
-            logits: Tensor = self.model(images)
-        return logits.float()
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            batch, here = (part[start : start + self.batch_size] for part in (images, places))
+            if self.seeded:
+                seeds = [seed_of(self.seed, "score", draw, place) for place in here.tolist()]
+                found.append(self.model(batch, seeds=seeds))
+            else:
+                with reseeded(seed_of(self.seed, "score", draw, int(here[0]))):
+                    found.append(self.model(batch))
+        return torch.cat(found).float()
 
     def take_passes(self) -> dict[str, float]:
         """Forward and backward passes an image since the last call."""
@@ -69,7 +85,10 @@ class Runner:
         """Run one attack on `among` and enter what it did into `result`."""
         mine = planned.threat or threat
         self.take_passes()
-        result.correct[name], fell = self.attack(name, planned, mine, among, f"{position} {name}".strip())
+        found, fell = self.attack(name, planned, mine, among, f"{position} {name}".strip())
+        result.correct[name] = found.right
+        if found.harm is not None:
+            result.harm[name] = found.harm
         result.kinds[name] = planned.kind
         result.passes[name] = self.take_passes()
         if fell:
@@ -96,21 +115,21 @@ class Runner:
 
     def attack(
         self, name: str, planned: Planned, threat: Threat, among: Bools, label: str = ""
-    ) -> tuple[Bools, dict[str, Bools]]:
-        """Who of `among` stays right under an attack; and who fell to which of its parts, where it has several."""
-        standing, fell = among.copy(), {}
+    ) -> tuple[Outcome, dict[str, Bools]]:
+        """What an attack does to `among`; and who fell to which of its parts, where it has several."""
+        found, fell = Outcome.of(among, self.random), {}
         parts = {"": None} if planned.function is None else planned.parts(threat)
         for part, attack in parts.items():
-            before = standing
+            before = found
             key = f"{name}/{part}" if part else name
-            standing = self._part(key, planned, attack, threat, before, label or name)
-            fell[part] = before & ~standing
-        return standing, fell if len(fell) > 1 else {}
+            found = before.worse(self._part(key, planned, attack, threat, before.open, label or name))
+            fell[part] = before.right & ~found.right
+        return found, fell if len(fell) > 1 else {}
 
     def _part(
         self, name: str, planned: Planned, attack: Attack | None, threat: Threat, among: Bools, label: str
-    ) -> Bools:
-        right = among.copy()
+    ) -> Outcome:
+        right, harm = among.copy(), np.where(among, 0.0, -1.0)
         places = np.flatnonzero(among)
         total = len(places)
         with tqdm(total=total, desc=label, unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
@@ -128,11 +147,12 @@ class Runner:
                     ),
                 )
                 right[place] = unpacked(piece["right"], len(place))
+                harm[place] = piece.get("harm", 0)
                 for way in self.passes:
                     self.passes[way] += piece[way]
                 bar.set_postfix_str(f"robust so far {right.mean():.1%}")
                 bar.update(len(place))
-        return right
+        return Outcome(right, harm if self.random else None)
 
     def _batch(
         self,
@@ -140,7 +160,7 @@ class Runner:
         planned: Planned,
         attack: Attack | None,
         threat: Threat,
-        place: np.ndarray[Any, Any],
+        place: Places,
         number: int,
         progress: Any,
     ) -> dict[str, Any]:
@@ -173,10 +193,20 @@ class Runner:
                 )
                 self.passes = {"forward": counter.forwards, "backward": counter.backwards}
             check_inside(adversarial, images, None if planned.spatial else threat, name)
-            right = self.logits(adversarial, number).argmax(1) == labels
-            return {"right": packed(right.cpu().numpy()), **self.passes}
+            right = self.logits(adversarial, place).argmax(1) == labels
+            harm = {"harm": self._harm(adversarial, labels, place)} if self.random else {}
+            return {"right": packed(right.cpu().numpy()), **harm, **self.passes}
         finally:
             self.passes = before
+
+    def _harm(self, images: Tensor, labels: Tensor, places: Places) -> list[float]:
+        """See `Outcome`. Probabilities tell attacks apart by fewer draws than right and wrong do."""
+        logits = torch.stack([self.logits(images, places, draw) for draw in range(1, 1 + DRAWS)])
+        every = labels.expand(DRAWS, -1)
+        harm = 1 - logits.softmax(2).gather(2, every[..., None])[..., 0].mean(0).nan_to_num(0)
+        always = (logits.argmax(2) != every).all(0)
+        found: list[float] = torch.where(always, 1.0, harm.clamp(0, 0.999999)).double().round(decimals=6).tolist()
+        return found
 
     def _stored(self, name: str, planned: Planned) -> Tensor:
         assert planned.stored is not None

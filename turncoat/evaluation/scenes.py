@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,11 +39,13 @@ def _shifted(runner: Runner, kind: str, chosen: Mapping[str, Shift], suite: Suit
 
             def work(name: str = name, shift: Shift = shift, severity: int = severity) -> int:
                 right = 0
-                parts = zip(runner.images.split(runner.batch_size), runner.labels.split(runner.batch_size), strict=True)
-                for number, (images, labels) in enumerate(parts):
+                places = np.arange(len(runner.images))
+                parts = (part.split(runner.batch_size) for part in (runner.images, runner.labels))
+                for number, (images, labels) in enumerate(zip(*parts, strict=True)):
                     source = generator(runner.seed, kind, name, severity, number, device=images.device)
                     seen = shift(images, severity, source)
-                    right += int((runner.logits(seen, number).argmax(1) == labels).sum())
+                    here = places[number * runner.batch_size :][: len(images)]
+                    right += int((runner.logits(seen, here).argmax(1) == labels).sum())
                 return right
 
             right = runner.counted(f"{kind} {name} {severity}", work)
@@ -60,8 +63,8 @@ def _universal(runner: Runner, settings: dict[str, Any], threat: Threat, held_ou
         def work(target: int = target, others: Tensor = others) -> int:
             source = generator(runner.seed, "universal", target, device=runner.images.device)
             change = make(runner.model, *held_out, threat, target=target, generator=source, **settings)
-            batches = enumerate(perturb(runner.images[others], change).split(runner.batch_size))
-            return sum(int((runner.logits(batch, number).argmax(1) == target).sum()) for number, batch in batches)
+            changed = perturb(runner.images[others], change)
+            return int((runner.logits(changed, np.flatnonzero(others.cpu().numpy())).argmax(1) == target).sum())
 
         reached = runner.counted(f"universal {target}", work)
         rows.append({"target": target, "reached": reached, "n": int(others.sum())})

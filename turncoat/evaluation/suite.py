@@ -37,7 +37,8 @@ from turncoat.settings import SuiteSettings, ThreatSettings, validate
 
 # What the evaluation itself passes to an attack.
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
-OF_THE_ENTRY = ("threat", "eot", "fixed", "bpda")  # what an entry may say beside the settings of its attack
+# What an entry may say beside the settings of its attack.
+OF_THE_ENTRY = ("threat", "eot", "fixed", "bpda", "deterministic")
 Attack = Callable[..., Tensor]
 UNIVERSAL: dict[str, Attack] = {"deepfool": universal_deepfool, "sgd": universal_sgd}
 
@@ -52,6 +53,7 @@ class Planned:
         eot: passes through a random network whose mean is attacked. fixed: its draws are held while it is attacked. An
             attack with either meets random networks only.
         bpda: the purifier in front of a network is passed by in the backward pass; meets networks with one only.
+        deterministic: meets networks without randomness only.
     """
 
     function: Attack | None
@@ -61,6 +63,7 @@ class Planned:
     eot: int = 0
     fixed: bool = False
     bpda: bool = False
+    deterministic: bool = False
 
     @property
     def spatial(self) -> bool:
@@ -82,7 +85,8 @@ class Planned:
 
     def meets(self, model: nn.Module, random: bool) -> bool:
         """Whether this attack is meant for such a network."""
-        return (random or not (self.draws or self.fixed)) and (not self.bpda or hasattr(model, "purify"))
+        meant = not self.deterministic if random else not (self.draws or self.fixed)
+        return meant and (not self.bpda or hasattr(model, "purify"))
 
     def seen(self, model: nn.Module, seed: int) -> tuple[nn.Module, Counter]:
         """The network as this attack sees it, and the counter of what goes through it."""
@@ -235,7 +239,7 @@ def _checked(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         checked["threat"] = Threat(given.norm, given.epsilon)
     if "eot" in entry and (type(entry["eot"]) is not int or entry["eot"] < 1):
         raise TurncoatError(f"params.yaml: {where}.eot: a number of passes, at least 1, wanted (got {entry['eot']!r})")
-    for key in ("fixed", "bpda"):
+    for key in ("fixed", "bpda", "deterministic"):
         if key in entry and entry[key] is not True:
             raise TurncoatError(f"params.yaml: {where}.{key}: true, or leave it out (got {entry[key]!r})")
     return checked

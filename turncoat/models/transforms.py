@@ -73,12 +73,13 @@ class Transform(nn.Module):
             return images.new_zeros(count, 1, 1, height, width)
         drawn = 1 if self.spec["shared_mask"] and not isinstance(generator, Sequence) else count
         keys = _drawn(torch.rand, torch.Size([drawn, GRID**2]), images, generator)
-        # the rank of a patch in a random order says which mask hides it, if any
-        first = torch.arange(0, self.parts * self.hidden, self.hidden, device=images.device)[:, None]
-        rank = keys.argsort(1).argsort(1)[:, None] - first
-        hidden = (rank >= 0) & (rank < self.hidden)
-        grid = hidden.to(images.dtype).view(drawn, self.parts, 1, GRID, GRID)
-        return grid[..., _patch(height, images)[:, None], _patch(width, images)].expand(count, -1, -1, -1, -1)
+        # the first patches of a random order are hidden by the first mask, the next ones by the next
+        order = keys.argsort(1)[:, : self.parts * self.hidden].view(drawn, self.parts, self.hidden)
+        hidden = images.new_zeros(drawn, self.parts, GRID**2).scatter_(2, order, 1.0)
+        grid = hidden.view(drawn, self.parts, 1, GRID, GRID)
+        if (height, width) != (GRID, GRID):
+            grid = grid[..., _patch(height, images)[:, None], _patch(width, images)]
+        return grid.expand(count, -1, -1, -1, -1)
 
 
 def _drawn(draw: Callable[..., Tensor], shape: torch.Size, images: Tensor, source: Source) -> Tensor:

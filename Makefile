@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow check mlflow clean
+.PHONY: help setup repro test bench test-slow check mlflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,11 +16,13 @@ setup: .venv/installed ## make .venv with the pinned requirements
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
-	@# DVC wants git, or to be told that there is none (an unpacked archive, or a folder inside another repository)
-	@test "$$(git rev-parse --show-toplevel 2>/dev/null)" = "$(CURDIR)" || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 	@touch $@
 
-repro: setup ## run the study that params.yaml describes, then read reports/report.html
+# DVC wants git, or to be told that there is none (an unpacked archive, or a folder inside another repository)
+scm: setup
+	@test "$$(git rev-parse --show-toplevel 2>/dev/null)" = "$(CURDIR)" || grep -qs no_scm .dvc/config.local || dvc config -q --local core.no_scm true
+
+repro: scm ## run the study that params.yaml describes, then read reports/report.html
 	python -m stages.repro
 
 test: setup ## ruff, mypy, import-linter, and the fast tests
@@ -30,8 +32,21 @@ test: setup ## ruff, mypy, import-linter, and the fast tests
 	lint-imports
 	python -m pytest -n 2 --dist loadfile
 
-test-slow: setup ## the slow tests: minutes
-	python -m pytest -m slow
+test-slow: setup ## the slow tests, and all 31 faults with a table of what happened: minutes
+	python -m pytest -m "slow or fault"
+
+bench: setup .venv/peers/installed ## attacks, training steps and start-ups beside the peers' (after `make repro`)
+	python -m benchmarks --peers .venv/peers/bin/python
+
+# An environment of its own: the peers' pins clash with ours, whose packages it sees through a .pth file.
+.venv/peers/installed: benchmarks/peers.txt
+	$(BIN)/python -m venv .venv/peers
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.venv/peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth"
+	.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peers.txt
+	@touch $@
+
+verify: scm ## check every record, weights file, stored array and cached object against its checksum
+	python -m stages.verify
 
 mlflow: setup ## rebuild the MLflow store from the files of the study
 	python -m stages.mlflow

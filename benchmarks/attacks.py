@@ -1,11 +1,7 @@
-"""PGD and AutoAttack beside torchattacks, foolbox and ART: same network, images and budget, interleaved runs.
+"""Libraries side by side, each in its own process: same network, images and budget, interleaved runs.
 
-    python -m benchmarks.attacks --model models/digits/pgd/0/best.safetensors --data data/digits --epsilon 0.15 \
-        --peer torchattacks=PYTHON --peer foolbox=PYTHON --peer art=PYTHON
-
-PYTHON is the interpreter of an environment that holds the peer and sees this one's packages (docs/benchmarks.md says
-how to make one). A round runs every library once, in turning order; ratios are medians over the rounds of peer / ours,
-so that a busy machine slows both. Robust accuracies stand beside the ratio: speed at another strength says nothing.
+A round runs every library once, in turning order; ratios are medians over the rounds of peer / ours, so that a busy
+machine slows both. Robust accuracies stand beside the ratio: speed at another strength says nothing.
 """
 
 import argparse
@@ -15,7 +11,6 @@ import platform
 import statistics
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +64,13 @@ def compare(workers: list[Worker], job: dict[str, Any], rounds: int, warm: int) 
 def table(title: str, results: dict[str, list[Result]], images: int) -> str:
     """Markdown: one row a library, ours first."""
     ours = results["turncoat"]
+    if "robust" not in ours[0]:
+        lines = [f"| {title} | images/s | ours is faster by |", "|---|---|---|"]
+        for library, runs in results.items():
+            ratio = statistics.median(run["seconds"] / own["seconds"] for run, own in zip(runs, ours, strict=True))
+            speed = images / statistics.median(run["seconds"] for run in runs)
+            lines.append(f"| {library} | {speed:,.1f} | {ratio:.2f} |")
+        return "\n".join(lines)
     lines = [
         f"| {title} | images/s | ours is faster by | robust of {images} | forward | backward |",
         "|---|---|---|---|---|---|",
@@ -83,44 +85,10 @@ def table(title: str, results: dict[str, list[Result]], images: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="a weights file (safetensors)")
-    parser.add_argument("--data", type=Path, required=True, help="the folder of its data set")
-    parser.add_argument("--epsilon", type=float, required=True)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="torchattacks, foolbox, art")
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=("pgd", "autoattack"))
-    given = parser.parse_args()
-    pythons = {"turncoat": sys.executable, **dict(peer.split("=", 1) for peer in given.peer)}
-    jobs: dict[str, dict[str, Any]] = {
-        "PGD-10": {"attack": "pgd", "steps": 10, "step": 0.25, "early_stop": False},
-        "PGD-100": {"attack": "pgd", "steps": 100, "step": 0.05, "early_stop": True},
-        "AutoAttack standard": {"attack": "autoattack"},
-    }
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {given.threads} thread(s), load {os.getloadavg()[0]:.1f},")
-    print(f"{given.model}, linf {given.epsilon:g}, medians of {given.rounds} interleaved rounds (AutoAttack: one)\n")
-    workers = {name: Worker(name, python, given) for name, python in pythons.items()}
-    for title, job in jobs.items():
-        whole = job["attack"] == "autoattack"
-        if given.only in (None, job["attack"]):
-            able = [worker for name, worker in workers.items() if not whole or name in ENSEMBLES]
-            rounds, warm = (1, 0) if whole else (given.rounds, 1)
-            results = compare(able, job | {"epsilon": given.epsilon}, rounds, warm)
-            print(table(title, results, given.images) + "\n", flush=True)
-    for worker in workers.values():
-        worker.close()
-
-
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-if __name__ == "__main__":
-    main()

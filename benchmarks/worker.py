@@ -2,11 +2,14 @@
 
     {"attack": "pgd" | "autoattack", "steps": 10, "epsilon": 0.15, "seed": 0}
     -> {"seconds": ..., "robust": ..., "forward": ..., "backward": ...}  (passes an image)
+    {"train": "pgd" | any method that needs nothing prepared, "precision": "float32" | "bfloat16", "epsilon": 0.15, ...}
+    -> {"seconds": ...}  for one adversarial-training step on all images given
 
 Every library gets the same network, images and budget, and is judged by the same float32 forward pass.
 """
 
 import argparse
+import copy
 import json
 import sys
 import time
@@ -19,7 +22,9 @@ from torch import Tensor, nn
 
 from turncoat import attacks, data, models
 from turncoat.attacks import Counter, Threat
-from turncoat.data.batches import resident
+from turncoat.data.batches import Batch, DeviceSplit, resident
+from turncoat.methods import METHODS, Task
+from turncoat.settings import validate
 
 Job = dict[str, Any]
 Attack = Callable[[nn.Module, Tensor, Tensor, Job], Tensor]
@@ -28,8 +33,9 @@ Attack = Callable[[nn.Module, Tensor, Tensor, Job], Tensor]
 def turncoat(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
     source = torch.Generator(images.device).manual_seed(job["seed"])
     threat = Threat("linf", job["epsilon"])
-    if job["attack"] == "autoattack":  # as the evaluation runs it; what it finds is judged by the network itself
+    if not model.training:  # as the evaluation attacks; what is found is judged by the network itself
         model.model = attacks.folded(model.model, images[:2])
+    if job["attack"] == "autoattack":
         return attacks.autoattack(model, images, labels, threat, generator=source)
     return attacks.pgd(
         model, images, labels, threat, steps=job["steps"], step=job["step"], generator=source,
@@ -86,7 +92,7 @@ LIBRARIES: dict[str, Attack] = {"turncoat": turncoat, "torchattacks": torchattac
 
 
 def _classes(model: nn.Module) -> int:
-    spec = model.model.spec  # type: ignore[union-attr] - a Counter around a network of this study
+    spec = getattr(model, "model", model).spec  # of a network of this study, or of a Counter around one
     return int(spec["classes"])  # type: ignore[index]
 
 
@@ -106,18 +112,16 @@ def main() -> None:
     split = resident(test.images[: given.images], test.labels[: given.images], device)
     images, labels = split.floats(), split.labels
     for line in sys.stdin:
-        print(
-            json.dumps(_run(LIBRARIES[given.library], model, images, labels, json.loads(line))),
-            file=answers,
-            flush=True,
-        )
+        job = json.loads(line)
+        result = (_train if "train" in job else _attack)(given.library, model, images, labels, job)
+        print(json.dumps(result), file=answers, flush=True)
 
 
-def _run(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
+def _attack(library: str, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
     counter = Counter(model.eval())
     _wait(images)
     started = time.perf_counter()
-    adversarial = attack(counter, images, labels, job)
+    adversarial = LIBRARIES[library](counter, images, labels, job)
     _wait(images)
     seconds = time.perf_counter() - started
     inside = Threat("linf", job["epsilon"]).project(
@@ -127,6 +131,35 @@ def _run(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, job: 
         robust = int((model(inside).argmax(1) == labels).sum())
     passes = {"forward": counter.forwards / len(images), "backward": counter.backwards / len(images)}
     return {"seconds": seconds, "robust": robust, **passes}
+
+
+def _train(library: str, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
+    """One step of training: ours as the training loop takes it, a peer's attack and then the plain PyTorch step."""
+    model = copy.deepcopy(model).requires_grad_(True)
+    ours = library == "turncoat"
+    if ours:
+        settings = validate(METHODS[job["train"]].settings_class, {"method": job["train"]}, "benchmark")
+        method = METHODS[job["train"]](settings, Task(Threat("linf", job["epsilon"]), _classes(model)))
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] - as the training places it
+        method.prepare(model, DeviceSplit((images * 255).to(torch.uint8), labels), job["seed"])
+        model = method.model
+        source = torch.Generator(images.device).manual_seed(job["seed"])
+        batch = Batch(images, labels, torch.arange(len(labels), device=images.device), source)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, fused=ours)
+    _wait(images)
+    started = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    if ours:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=job["precision"] == "bfloat16"):
+            loss, _ = method.loss(batch)
+    else:
+        adversarial = LIBRARIES[library](Counter(model), images, labels, job)
+        loss = nn.functional.cross_entropy(model.train()(adversarial), labels)
+    loss.backward()
+    optimizer.step()
+    _wait(images)
+    return {"seconds": time.perf_counter() - started}
 
 
 def _wait(images: Tensor) -> None:

@@ -238,7 +238,7 @@ def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], fol
                 keep("effects", dataset, "Effects measured and reported", picture, paper.name)
                 picture = paper_figures.ablation(study, dataset, paper.claims, looks)
                 keep("ablation", dataset, "Components and what they are compared with", picture, paper.name)
-                for name, (title, drawer) in (PAPER_FIGURES | OWN_FIGURES.get(paper.name, {})).items():
+                for name, (title, drawer) in (OWN_FIGURES.get(paper.name, {}) | PAPER_FIGURES).items():
                     keep(name, dataset, title, drawer(study, dataset, arms, looks), paper.name)
                 for swept in paper.sweeps:
                     picture = paper_figures.sweep(study, dataset, swept, looks)

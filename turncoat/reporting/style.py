@@ -26,6 +26,7 @@ DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)
 
 COLUMN = 3.4  # inches: one column of a paper
 FORMATS = ("pdf", "svg", "png")
+SHORT = 4  # letters of a class name below a small picture
 GREY = "#555555"  # of what is no arm's: rules, keys, markers in legends
 
 Picture: TypeAlias = "tuple[Figure, str] | None"  # with the words that stand for it

@@ -207,6 +207,7 @@ def test_30_an_unpacked_archive(tmp_path: Path) -> None:
     provenance = json.loads((folder / "reports/records/digits/mart/0/provenance.json").read_text())
     assert provenance["commit"] is provenance["dirty"] is None
     assert provenance["seconds"].keys() == {"training", "evaluation"}
+    assert re.fullmatch("[0-9a-f]{32}", provenance["fingerprint"])
     assert "all whole; checked: " in shell(folder, "make", "--assume-old=.venv/installed", "verify")
 
 

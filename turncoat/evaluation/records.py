@@ -15,7 +15,7 @@ import numpy as np
 from turncoat.attacks import Threat
 from turncoat.evaluation.calibration import calibration
 from turncoat.evaluation.results import Bools, Evaluation, counted
-from turncoat.files import sha256, write_atomic, write_json
+from turncoat.files import read_json, sha256, write_atomic, write_json
 
 SCHEMA = 1
 
@@ -133,11 +133,16 @@ def write_examples(path: Path, result: Evaluation) -> dict[str, str]:
 
 
 def write_provenance(folder: Path, device: str, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """provenance.json beside a finished record.json: what may differ between two runs that measured the same."""
+    """provenance.json beside a finished record.json: what may differ between two runs that measured the same.
+
+    Args:
+        seconds: of the "evaluation", and of the "training" where it ran in this checkout.
+    """
     import torch
 
     provenance = {
         **commit(),
+        "fingerprint": read_json(folder / "record.json")["fingerprint"],
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("torch", "numpy")},

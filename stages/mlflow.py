@@ -53,19 +53,22 @@ def retell(broken: list[str]) -> int:
     for path in [
         *sorted(Path("reports/records").glob("*/*/*/record.json")),
         *sorted(Path("models").glob("*/*/*/training.json")),
+        *sorted(Path("models").glob("*/pretrained/*/*/training.json")),
     ]:
-        cell = "-".join(part for part in path.parts[-4:-1] if part != "baseline")
+        recorded = path.name == "record.json"
+        dataset, arm, seed, *name = path.parts[2 if recorded else 1 : -1]
         at = path.stat().st_mtime
         try:
-            if path.name == "record.json":  # first: the training that is on disk has the last word on what is current
+            if recorded:  # first: the training that is on disk has the last word on what is current
                 provenance = path.with_name("provenance.json")
                 known = read_json(provenance) if provenance.exists() else None
-                tracking.log_record(read_json(path), known, stage=f"evaluate@{cell}", at=at)
+                tracking.log_record(read_json(path), known, stage=f"evaluate@{dataset}-{arm}-{seed}", at=at)
             else:
-                stage = "baseline" if path.parts[-3] == "baseline" else "finetune"
                 history = read_json(path.with_name("history.json"))
-                tracking.log_training(read_json(path), history, stage=f"{stage}@{cell}", at=at)
-            told.add(path.parts[-4:-1])
+                made_by = {"baseline": f"baseline@{dataset}-{seed}", "pretrained": f"pretrain@{dataset}-{seed}"}
+                stage = made_by.get(arm, f"finetune@{dataset}-{arm}-{seed}")
+                tracking.log_training(read_json(path), history, stage=stage, at=at)
+            told.add((dataset, arm, seed, *name))
         except TurncoatError as error:
             broken.append(str(error))
         except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:

@@ -124,6 +124,16 @@ def named(table: str, project: Path, name: str) -> dict[str, str]:
         return dict(connection.execute(query, (name,)).fetchall())
 
 
+def test_what_arms_build_on_is_told_too(study: Path, rebuild: Callable[[], str]) -> None:
+    folder = study / "models/digits/pretrained/0/unet"
+    write(folder / "training.json", training("pretrained-unet"))
+    write(folder / "history.json", history())
+    assert "5 runs told" in rebuild()
+    assert values(study, "digits/pretrained-unet/0")["loss", 3] == pytest.approx(1 / 3)
+    assert "pretrain@digits-0" in named("tags", study, "digits/pretrained-unet/0").values()
+    assert "finetune@digits-pgd-0" in named("tags", study, "digits/pgd/0").values()
+
+
 def test_everything_is_told_and_twice_is_once(study: Path, rebuild: Callable[[], str]) -> None:
     assert "4 runs told from their files, 4 of all these were new" in rebuild()
     told = content(study)

@@ -1,6 +1,7 @@
 """The analyses of each paper over the arms of a study, as the figures want them: JSON values, and arrays for the rest.
 
 AdvAmd: Yu, Chen, Gan, IJCAI 2023. RAT: Wang et al. 2021 (arXiv 2008.07838). Reverse: Ye et al. 2019 (arXiv 1905.12171).
+AToP: Lin et al. 2024 (arXiv 2401.16352).
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from turncoat.attacks import SHIFTS, Threat, pgd
+from turncoat.attacks import SHIFTS, Threat, eot, pgd
 from turncoat.data.batches import DeviceSplit
 from turncoat.evaluation.analysis import before_and_after, fgsm_curves, judgement_surface, mismatch, vulnerability
+from turncoat.evaluation.purified import STEP, by_steps, on_the_way
+from turncoat.evaluation.results import DRAWS
 from turncoat.methods.universal import StoredSettings, class_perturbations, reached, stratified
 from turncoat.models.calibrator import Frozen
+from turncoat.models.purifier import Pipeline
 from turncoat.randomness import generator
 from turncoat.settings import validate
 
@@ -24,6 +28,10 @@ IMAGES = 500  # test images, at most; vulnerability is of all
 ON_SURFACE = 32  # images whose judgement surface is averaged
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # of FGSM, in units of epsilon
 SEVERITY = 5  # of the shifts that calibrators meet
+ON_STEPS = 100  # images whose fall is followed step by step
+LOOKS = (0, 1, 2, 4, 8, 16, 32, 64)  # steps after which it is looked at
+EOT = (1, 5, 20)  # draws whose mean is attacked
+SHOWN = 6  # images on their way through a purifier
 BESIDE = ("standard", "pgd")  # methods that the others are compared with
 
 Found: TypeAlias = tuple[dict[str, Any], dict[str, NDArray[Any]]]
@@ -159,4 +167,44 @@ def calibration(material: Material) -> Found:
     return {"severity": SEVERITY, "scenes": list(scenes), "arms": shares}, arrays
 
 
-ANALYSES: dict[str, Callable[[Material], Found]] = {"advamd": amendment, "rat": retraining, "reverse": calibration}
+def purification(material: Material) -> Found:
+    """AToP: images on their way through each purified network, and its accuracy by draws and steps of the attack.
+
+    Arrays: `images` (shown, c, h, w) and `labels`; of an arm `attacked`, `transformed`, `purified` (shown, c, h, w) and
+    `answers` (2, shown), to the image and to the attacked one; `right` (draws, steps, n), of `scored` draws of an image
+    how many are right.
+    """
+    split, seed = material.few, material.seed
+    images, labels = split.floats(0, ON_STEPS), split.labels[:ON_STEPS]
+    few, theirs = images[:SHOWN], labels[:SHOWN]
+    arrays: dict[str, NDArray[Any]] = {"images": few.cpu().numpy(), "labels": theirs.cpu().numpy()}
+    told = {}
+    for name, arm in material.of("purifier", "atop").items():
+        network = arm.load()
+        assert isinstance(network, Pipeline)
+        draws = (1,) if network.transform.spec["name"] == "none" else EOT
+        counts = [
+            by_steps(network, images, labels, material.threat, draws=count, looks=LOOKS, seed=seed) for count in draws
+        ]
+        averaged = eot(network, draws[-1])
+        attacked = pgd(averaged, few, theirs, material.threat, steps=20, generator=material.source("shown"))
+        plain, way = on_the_way(network, few, seed), on_the_way(network, attacked, seed)
+        answers = torch.stack([plain["answers"], way["answers"]])
+        mine = {
+            "attacked": attacked,
+            "transformed": way["transformed"],
+            "purified": way["purified"],
+            "answers": answers,
+        }
+        arrays |= {f"{key}-{name}": value.cpu().numpy() for key, value in mine.items()}
+        arrays[f"right-{name}"] = np.stack(counts)
+        told[name] = {"draws": list(draws)}
+    return {"n": len(labels), "scored": DRAWS, "step": STEP, "steps": list(LOOKS), "arms": told}, arrays
+
+
+ANALYSES: dict[str, Callable[[Material], Found]] = {
+    "advamd": amendment,
+    "rat": retraining,
+    "reverse": calibration,
+    "atop": purification,
+}

@@ -9,6 +9,7 @@ from typing import Any
 
 from turncoat.reporting import (
     advamd_figures,
+    atop_figures,
     images,
     mart_figures,
     paper_figures,
@@ -200,6 +201,11 @@ OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
         "universal": ("Universal perturbations by target", rat_figures.universal),
         "matrices": ("Which class gives way, before and after", rat_figures.matrices),
         "fgsm-curves": ("FGSM over its radius", rat_figures.fgsm_curves),
+    },
+    "atop": {
+        "by-transform": ("Transforms before and after fine-tuning", atop_figures.by_transform),
+        "strength": ("Draws and steps of the attack", atop_figures.strength),
+        "on-the-way": ("Images on their way through", atop_figures.on_the_way),
     },
     "reverse": {
         "shifts": ("Shift by shift", reverse_figures.shifts),

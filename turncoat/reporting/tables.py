@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from turncoat.reporting.atop_figures import transforms_table
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
 from turncoat.reporting.measures import NORMS, Estimate, accuracy, mean, training_passes
@@ -210,6 +211,8 @@ def write(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], fo
             for paper in papers
             if study.arms_of(dataset, paper.name, list(paper.arms))
         ]
+        if transforms := transforms_table(study, dataset):
+            tables.append(transforms)
     tables += [verdict_table(papers, verdicts, dataset) for dataset in study.settings.study.datasets]
     for table in tables:
         table.save(folder)

@@ -1,0 +1,182 @@
+"""AToP's figures and table: images on their way through, the transforms, the draws and steps that an attack needs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from turncoat.reporting import analysis, style
+from turncoat.reporting.measures import Estimate, accuracy, error_bar
+from turncoat.reporting.record import Record
+from turncoat.reporting.study import Study
+from turncoat.reporting.style import COLUMN, Look, Picture
+from turncoat.reporting.table import Table
+
+TRANSFORMS = {"none": "none", "rt1": "RT1", "rt2": "RT2", "rt3": "RT3"}
+PHASES = {"purifier": "purifier as pre-trained", "atop": "fine-tuned (AToP)"}
+FILLS = {"purifier": "white", "atop": "#0072B2"}
+# What an arm of the comparison leaves as the paper has it; any other is an ablation.
+PLAIN = {"classifier": "baseline", "votes": 1, "shared_mask": False, "attack_through": "pipeline", "ce_weight": 0.05}
+PLAIN |= {"reconstruct": "clean", "gan_gradient": True}
+
+
+def by_transform(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Clean and worst-case accuracy by random transform, before and after fine-tuning."""
+    found = _pairs(study, dataset, arms)
+    if not any(len(row) > 1 for row in found.values()):
+        return None
+    from matplotlib import pyplot as plt
+
+    figure, both = plt.subplots(1, 2, figsize=(COLUMN, 2.3), sharex=True)
+    values = {key: _values(study, dataset, row) for key, row in found.items()}
+    for axes, metric in zip(both, ("clean", "worst"), strict=True):
+        for shift, phase in zip((-0.1, 0.1), PHASES, strict=True):
+            for place, row in enumerate(values.values()):
+                if value := row.get((phase, metric)):
+                    mark: dict[str, Any] = {"color": FILLS["atop"], "marker": "o" if phase == "atop" else "s"}
+                    mark |= {"markerfacecolor": FILLS[phase], "markeredgewidth": 0.8, "elinewidth": 0.7}
+                    axes.errorbar(place + shift, value.mean, yerr=error_bar(value), **mark)
+        axes.set(title="clean" if metric == "clean" else "worst case", ylim=(0, 100), xlim=(-0.5, len(found) - 0.5))
+        axes.set_xticks(range(len(found)), [TRANSFORMS[name] for name in found])
+    both[0].set_ylabel("accuracy (%)")
+    for phase, label in PHASES.items():
+        mark = {"color": FILLS["atop"], "marker": "o" if phase == "atop" else "s", "linestyle": "none"}
+        both[0].plot([], [], label=label, markerfacecolor=FILLS[phase], **mark)
+    style.legend(figure, both[0], columns=2)
+    said = [
+        f"{TRANSFORMS[name]} {row['purifier', 'worst'].text} to {row['atop', 'worst'].text} %"
+        for name, row in values.items()
+        if ("purifier", "worst") in row and ("atop", "worst") in row
+    ]
+    return figure, (
+        f"Clean and worst-case accuracy on {dataset} for each random transform, before and after fine-tuning. "
+        f"Worst case: {'; '.join(said)}."
+    )
+
+
+def transforms_table(study: Study, dataset: str) -> Table | None:
+    """The paper's table 7: each transform without and with fine-tuning, clean, under each attack, in the worst case."""
+    found = _pairs(study, dataset, study.arms(dataset))
+    metrics = ["clean", *study.attacks(dataset), "worst"]
+    rows = []
+    for name, row in found.items():
+        for phase, arm in row.items():
+            values = [accuracy(study, dataset, arm, metric) for metric in metrics]
+            tuned = "yes" if phase == "atop" else "no"
+            rows.append([TRANSFORMS[name], tuned, arm, *(value.text if value else "–" for value in values)])
+    if not any(len(row) > 1 for row in found.values()):
+        return None
+    caption = f"AToP on {dataset}: each random transform without and with fine-tuning, accuracy in percent"
+    return Table(f"atop-transforms-{dataset}", caption, ["transform", "fine-tuned", "arm", *metrics], rows, align="lll")
+
+
+def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Accuracy under full-gradient PGD against its steps, one line for each number of draws; one panel an arm."""
+    found, shown = _analysed(study, dataset, arms)
+    shown = [arm for arm in shown if found and len(found.told["arms"][arm]["draws"]) > 1]
+    chosen = [
+        min(names, key=len) for phase in PHASES if (names := [a for a in shown if _method(study, dataset, a) == phase])
+    ]
+    if not found or not chosen:
+        return None
+    from matplotlib import pyplot as plt
+
+    steps, n = found.told["steps"], found.told["n"]
+    figure, panels = plt.subplots(1, len(chosen), figsize=(COLUMN, 2.3), sharey=True, squeeze=False)
+    ends = {}
+    for axes, arm in zip(panels[0], chosen, strict=True):
+        draws = found.told["arms"][arm]["draws"]
+        right = found.arrays[f"right-{arm}"] / found.told["scored"]  # (draws, steps, images)
+        for count, line, dash, marker in zip(draws, right, style.DASHES, style.MARKERS, strict=False):
+            look: dict[str, Any] = {"linestyle": dash, "marker": marker, "markersize": 3, "linewidth": 0.9}
+            label = f"{count} draw{'s' * (count > 1)}"
+            axes.plot(range(len(steps)), 100 * line.mean(1), color=looks[arm].colour, label=label, **look)
+        ends[arm] = [100 * line[-1].mean() for line in right]
+        axes.set_xticks(range(len(steps)), [str(step) for step in steps])
+        axes.set(title=arm, xlabel="steps", ylim=(0, 100))
+    panels[0, 0].set_ylabel("accuracy (%)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    said = "; ".join(f"{arm} ends at {', '.join(f'{value:.1f}' for value in values)} %" for arm, values in ends.items())
+    return figure, (
+        f"Accuracy of purified networks on {n} images of {dataset} (seed {found.seed}) under full-gradient PGD + EOT "
+        f"against its steps, for {', '.join(str(count) for count in draws)} draws; the mean of {found.told['scored']} "
+        f"scoring draws. After {steps[-1]} steps: {said}."
+    )
+
+
+def on_the_way(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """Rows: image, attacked, transformed, purified, and what the purifier left of the attack, magnified."""
+    found, shown = _analysed(study, dataset, arms)
+    arm = next((arm for arm in shown if _method(study, dataset, arm) == "atop"), None)
+    if not found or arm is None:
+        return None
+    from matplotlib import pyplot as plt
+
+    images, labels = found.arrays["images"], found.arrays["labels"]
+    attacked, seen, purified = (found.arrays[f"{key}-{arm}"] for key in ("attacked", "transformed", "purified"))
+    plain, answers = found.arrays[f"answers-{arm}"]
+    classes = next(record.classes for _, record in study.of(dataset, arm))
+    changes = np.concatenate([attacked - images, purified - images])
+    magnified, factor = style.magnified(changes)
+    before, after = np.split(magnified, 2)
+    rows = {
+        "image": (images, plain),
+        "attacked": (attacked, answers),
+        f"change\n×{factor}": (before, None),
+        "transformed": (seen, None),
+        "purified": (purified, None),
+        f"residual\n×{factor}": (after, None),
+    }
+    figure, grid = plt.subplots(len(rows), len(images), figsize=(COLUMN, 3.9), squeeze=False)
+    for axes, (name, (pictures, said)) in zip(grid, rows.items(), strict=True):
+        axes[0].set_ylabel(name, fontsize=6)
+        for column, (cell, image) in enumerate(zip(axes, pictures, strict=True)):
+            style.picture(cell, image)
+            if said is not None:
+                right = said[column] == labels[column]
+                text = f"{classes[int(said[column])]} {'✓' if right else '✗'}"
+                cell.set_xlabel(text, fontsize=6, labelpad=2, color="#005a3c" if right else "#a33f00")
+    size = [float(np.abs(change).mean()) for change in (attacked - images, purified - images)]
+    return figure, (
+        f"{len(images)} images of {dataset} through {arm}: attacked, transformed (hidden parts grey), purified, and "
+        f"the differences to the image {factor} times. Mean change of a pixel: {size[0]:.3f} by the attack, "
+        f"{size[1]:.3f} after purification; {int((answers != labels).sum())} of {len(labels)} attacked images are "
+        "mistaken in this draw."
+    )
+
+
+def _pairs(study: Study, dataset: str, arms: Sequence[str]) -> dict[str, dict[str, str]]:
+    """{transform: {phase: arm}}, of each the first arm of the study that leaves all else as the paper has it."""
+    found: dict[str, dict[str, str]] = {}
+    for arm in arms:
+        plan = _record(study, dataset, arm).settings["arm"]
+        plain = all(plan.get(key, value) == value for key, value in PLAIN.items())
+        if plan["method"] in PHASES and plain and plan.get("attack", {}).get("steps", 1) == 1:
+            found.setdefault(plan["transform"], {}).setdefault(plan["method"], arm)
+    return {
+        name: {phase: found[name][phase] for phase in PHASES if phase in found[name]}
+        for name in TRANSFORMS
+        if name in found
+    }
+
+
+def _values(study: Study, dataset: str, row: Mapping[str, str]) -> dict[tuple[str, str], Estimate]:
+    """{(phase, metric): accuracy} of what was measured."""
+    found = {
+        (p, metric): accuracy(study, dataset, arm, metric) for p, arm in row.items() for metric in ("clean", "worst")
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _analysed(study: Study, dataset: str, arms: Sequence[str]) -> tuple[analysis.Analysis | None, list[str]]:
+    found = analysis.load(study, dataset, "atop")
+    return found, [arm for arm in arms if found and arm in found.arms and arm in found.told["arms"]]
+
+
+def _method(study: Study, dataset: str, arm: str) -> str:
+    return _record(study, dataset, arm).method
+
+
+def _record(study: Study, dataset: str, arm: str) -> Record:
+    return study.of(dataset, arm)[0][1]

@@ -48,6 +48,7 @@ def wait_for(happens, process: subprocess.Popen[str], seconds: float = 120):
 
 
 @pytest.mark.fault(1, "a study killed six times at random moments under `dvc repro`", "summary.json to the byte")
+@pytest.mark.fault(31, "one cell after another under `dvc repro`, against two at a time", "summary.json to the byte")
 def test_01_kills_under_dvc_repro_leave_no_trace(finished: Path, tmp_path: Path) -> None:
     told = kills.disturb(tmp_path / "study", shrink, kills=6, seconds=240, seed=1)
     assert told.kills >= 4
@@ -57,9 +58,6 @@ def test_01_kills_under_dvc_repro_leave_no_trace(finished: Path, tmp_path: Path)
     for path in records:
         assert sha256(tmp_path / "study" / path) == sha256(finished / path)
     assert "all whole" in stage(tmp_path / "study", "verify")
-
-
-# ---------------------------------------------------------------------------------- fault 2: changed while unfinished
 
 
 def begun(folder: Path, sign: str) -> str:
@@ -76,6 +74,30 @@ def begun(folder: Path, sign: str) -> str:
     process.kill()
     process.communicate()
     return said
+
+
+@pytest.mark.fault(
+    1, "a training killed three times, on the CPU and on a GPU where there is one", "weights to the byte"
+)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_01_a_training_killed_three_times(finished: Path, tmp_path: Path, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    disturbed, undisturbed = (copy(finished, tmp_path / name) for name in ("disturbed", "undisturbed"))
+    for folder in (disturbed, undisturbed):
+        edit(folder, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=60))
+        edit(folder, lambda params: params["compute"].update(device=device))
+        shutil.rmtree(folder / "models/digits/mart")
+    begun(disturbed, "60 epochs")
+    for _ in range(2):
+        assert "resuming after epoch" in begun(disturbed, "resuming")
+    assert "resuming after epoch" in shell(disturbed, sys.executable, "-c", CAREFUL)
+    stage(undisturbed, "finetune", *CELL)
+    for path in (undisturbed / "models/digits/mart/0").iterdir():
+        assert sha256(disturbed / path.relative_to(undisturbed)) == sha256(path)
+
+
+# ---------------------------------------------------------------------------------- fault 2: changed while unfinished
 
 
 def _setting(folder: Path) -> None:

@@ -9,7 +9,6 @@ values are those of running one after another (provenance.json, with its times, 
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from stages.common import parse, run
+from stages.common import parse, phases, run, workers
 from turncoat.errors import TurncoatError
 from turncoat.settings import load
 
@@ -26,30 +25,16 @@ LOGS = Path(".scratch/logs")
 
 def main() -> None:
     parse(__doc__)
-    study = load().study
-    workers = _workers()
-    pairs = [(dataset, seed) for dataset in study.datasets for seed in study.seeds]
-    cells = [(dataset, arm, seed) for seed in study.seeds for dataset in study.datasets for arm in study.arms]
-    for phase in (
-        [[f"download@{dataset}"] for dataset in study.datasets],
-        [[f"{stage}@{dataset}-{seed}" for stage in ("baseline", "pretrain", "perturb")] for dataset, seed in pairs],
-        [[f"{stage}@{dataset}-{arm}-{seed}" for stage in ("finetune", "evaluate")] for dataset, arm, seed in cells],
-    ):
-        side_by_side(phase, workers)
+    study, at_once = load().study, workers()
+    for phase in phases(study):
+        side_by_side([[str(work) for work in chain] for chain in phase], at_once)
+    if len(study.datasets) > 1:
+        side_by_side([[f"analyse@{dataset}"] for dataset in study.datasets], at_once)
     sys.exit(subprocess.run(["dvc", "repro"]).returncode)
 
 
-def _workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    default = min(2, cores) if shutil.which("nvidia-smi") else cores  # each cell holds a context on the card
-    text = os.environ.get("TURNCOAT_WORKERS", str(default))
-    if not text.isdigit() or int(text) < 1:
-        raise TurncoatError(f"TURNCOAT_WORKERS: {text!r} is not a whole number from 1")
-    return int(text)
-
-
-def side_by_side(chains: Sequence[Sequence[str]], workers: int) -> None:
-    """Run chains of stages, each chain in order, `workers` chains at a time; chains that are up to date are left out.
+def side_by_side(chains: Sequence[Sequence[str]], at_once: int) -> None:
+    """Run chains of stages, each chain in order, `at_once` chains at a time; chains that are up to date are left out.
 
     Raises:
         TurncoatError: stages failed; the others were run to their end, and the failed ones' logs are named.
@@ -58,7 +43,7 @@ def side_by_side(chains: Sequence[Sequence[str]], workers: int) -> None:
     todo = [chain for chain in chains if changed.intersection(chain)]
     LOGS.mkdir(parents=True, exist_ok=True)
     failed = []
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         jobs = {pool.submit(_chain, chain): chain for chain in todo}
         try:
             for number, job in enumerate(as_completed(jobs), 1):

@@ -128,6 +128,24 @@ def test_the_analysis_is_of_the_studys_own_methods_and_the_same_each_time(study,
     assert not list((folder / "reports/figures").glob("advamd-*"))
 
 
+def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for name in ("stages", "turncoat"):
+        shutil.copytree(study / name, folder / name)
+    shutil.copy(study / "params.yaml", folder)
+    bare = (sys.executable, "-m", "stages.bare", "--minutes")
+    while subprocess.run((*bare, "0.2"), cwd=folder, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3:
+        pass
+    assert shell(folder, *bare, "1").strip() == "all cells are done"
+    names = [f"reports/records/digits/{arm}/0/record.json" for arm in ("standard", "mart")]
+    assert [sha256(folder / name) for name in names] == [sha256(study / name) for name in names]
+    for name in ("claims", ".dvc", "dvc.yaml", ".dvcignore"):
+        (shutil.copytree if (study / name).is_dir() else shutil.copy)(study / name, folder / name)
+    shell(folder, "dvc", "commit", "--force", "download", "baseline", "pretrain", "perturb", "finetune", "evaluate")
+    assert set(ran(shell(folder, "dvc", "repro"))) <= {"analyse@digits", "report"}
+
+
 @pytest.mark.fault(15, "arms.mart.betta through `dvc repro` and `make repro`", "stops, suggests beta")
 def test_a_wrong_setting_stops_with_its_name(study, tmp_path):
     shutil.copytree(study, tmp_path / "copy", symlinks=True)
@@ -154,7 +172,7 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
 
 
-STAGES = ["download", "baseline", "perturb", "pretrain", "finetune", "evaluate", "analyse", "report", "repro"]
+STAGES = ["download", "baseline", "perturb", "pretrain", "finetune", "evaluate", "analyse", "report", "repro", "bare"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

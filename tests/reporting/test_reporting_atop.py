@@ -1,0 +1,119 @@
+"""AToP's figures and table: what they say, which arms they compare, and when they are absent."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+
+from turncoat.files import write_json
+from turncoat.reporting import atop_figures
+from turncoat.reporting.study import Study
+from turncoat.reporting.style import Picture, looks, paper, save
+
+ARMS = {
+    "purifier-rt1": (0.93, 0.30),
+    "purifier-rt2": (0.85, 0.40),
+    "atop-lambda": (0.80, 0.60),  # an ablation, before the arm that it is of
+    "atop-rt1": (0.92, 0.45),
+    "atop-rt2": (0.86, 0.50),
+    "standard": (0.97, 0.05),
+}
+SHOWN = 6
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    resolve = synthetic.resolve
+
+    def with_transform(dataset: str, arm: str) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        if not arm.startswith("standard"):
+            own = {"transform": "rt1" if arm.endswith("rt1") else "rt2", "votes": 1, "classifier": "baseline"}
+        if arm.startswith("atop"):
+            own |= {"ce_weight": 1.0 if arm == "atop-lambda" else 0.05}
+        return resolve(dataset, arm) | own
+
+    monkeypatch.setattr(synthetic, "ARMS", ARMS)
+    monkeypatch.setattr(synthetic, "resolve", with_transform)
+    synthetic.write(tmp_path, n=200)
+    analysed(tmp_path)
+    return synthetic.study(tmp_path)
+
+
+def analysed(root: Path) -> None:
+    """The section of AToP as the analyse stage leaves it: accuracy falls with steps and draws, from 100 % to 10 %."""
+    generator, arms = np.random.default_rng(0), [arm for arm in ARMS if arm != "standard"]
+    arrays: dict[str, Any] = {"images": generator.uniform(size=(SHOWN, 1, 8, 8)), "labels": np.arange(SHOWN)}
+    for arm in arms:
+        attacked = arrays["images"] + 0.15 * np.sign(generator.normal(size=(SHOWN, 1, 8, 8)))
+        arrays |= {f"{part}-{arm}": attacked for part in ("attacked", "transformed", "purified")}
+        arrays[f"answers-{arm}"] = np.stack([np.arange(SHOWN), np.arange(SHOWN)[::-1]])
+        steps = np.array([[20, 10, 6], [20, 8, 4], [20, 6, 2]], np.int16)
+        arrays[f"right-{arm}"] = np.repeat(steps[..., None], 50, 2)
+    told = {"n": 50, "scored": 20, "step": 0.1, "steps": [0, 8, 64]}
+    told |= {"arms": {arm: {"draws": [1, 5, 20]} for arm in arms}}
+    folder = root / "reports/analysis/digits"
+    folder.mkdir(parents=True)
+    np.savez(folder / "arrays.npz", **{f"atop-{name}": values for name, values in arrays.items()})
+    found = {"dataset": "digits", "seed": 0, "attack": "pgd-20", "weights": dict.fromkeys(arms, "0" * 64)}
+    write_json(folder / "analysis.json", found | {"atop": told})
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open() -> Iterator[None]:
+    yield
+    from matplotlib import pyplot as plt
+
+    plt.close("all")
+
+
+def draw(study: Study, drawer: Any, *arms: str) -> Picture:
+    with paper():
+        return drawer(study, "digits", arms or study.arms("digits"), looks(study.settings.study.arms))
+
+
+@pytest.mark.parametrize(
+    ("drawer", "said"),
+    [
+        (atop_figures.by_transform, "for each random transform, before and after fine-tuning. Worst case: RT1 "),
+        (atop_figures.strength, "After 64 steps: purifier-rt1 ends at 30.0, 20.0, 10.0 %; atop-rt1 ends at"),
+        (atop_figures.on_the_way, "Mean change of a pixel: 0.150 by the attack, 0.150 after purification; 6 of 6"),
+    ],
+)
+def test_a_figure_says_what_it_shows_and_comes_out_the_same(
+    study: Study, drawer: Any, said: str, tmp_path: Path
+) -> None:
+    for time in ("first", "second"):
+        picture = draw(study, drawer)
+        assert picture
+        assert said in picture[1]
+        with paper():
+            save(picture[0], tmp_path / time, "figure")
+    for form in ("pdf", "svg", "png"):
+        assert (tmp_path / f"first/figure.{form}").read_bytes() == (tmp_path / f"second/figure.{form}").read_bytes()
+
+
+def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Study) -> None:
+    table = atop_figures.transforms_table(study, "digits")
+    assert table
+    assert [row[:3] for row in table.rows] == [
+        ["RT1", "no", "purifier-rt1"],
+        ["RT1", "yes", "atop-rt1"],
+        ["RT2", "no", "purifier-rt2"],
+        ["RT2", "yes", "atop-rt2"],
+    ]
+    assert table.header[3:] == ["clean", "fgsm", "pgd-20", "margin-20", "worst"]
+
+
+@pytest.mark.parametrize("drawer", [atop_figures.strength, atop_figures.on_the_way])
+def test_without_an_analysis_there_is_no_figure(study: Study, drawer: Any, tmp_path: Path) -> None:
+    assert draw(study, drawer, "standard") is None
+    (tmp_path / "reports/analysis/digits/analysis.json").unlink()
+    assert draw(study, drawer) is None
+
+
+def test_without_a_pair_there_is_nothing_to_compare(study: Study) -> None:
+    assert draw(study, atop_figures.by_transform, "purifier-rt1", "atop-rt2", "standard") is None

@@ -26,30 +26,31 @@ LOGS = Path(".scratch/logs")
 def main() -> None:
     parse(__doc__)
     study, at_once = load().study, workers()
-    for phase in phases(study):
-        side_by_side([[str(work) for work in chain] for chain in phase], at_once)
-    if len(study.datasets) > 1:
-        side_by_side([[f"analyse@{dataset}"] for dataset in study.datasets], at_once)
+    plan = [[[str(work) for work in chain] for chain in phase] for phase in phases(study)]
+    plan.append([[f"analyse@{dataset}"] for dataset in study.datasets])
+    changed: set[str] = set()
+    for phase in plan:
+        if not all(changed.intersection(chain) for chain in phase):  # else a fresh study: nothing to ask DVC
+            changed |= outdated()
+        side_by_side([chain for chain in phase if changed.intersection(chain)], at_once)
     sys.exit(subprocess.run(["dvc", "repro"]).returncode)
 
 
 def side_by_side(chains: Sequence[Sequence[str]], at_once: int) -> None:
-    """Run chains of stages, each chain in order, `at_once` chains at a time; chains that are up to date are left out.
+    """Run chains of stages, each chain in order, `at_once` chains at a time.
 
     Raises:
         TurncoatError: stages failed; the others were run to their end, and the failed ones' logs are named.
     """
-    changed = outdated()
-    todo = [chain for chain in chains if changed.intersection(chain)]
     LOGS.mkdir(parents=True, exist_ok=True)
     failed = []
     with ThreadPoolExecutor(at_once) as pool:
-        jobs = {pool.submit(_chain, chain): chain for chain in todo}
+        jobs = {pool.submit(_chain, chain): chain for chain in chains}
         try:
             for number, job in enumerate(as_completed(jobs), 1):
                 name = jobs[job][-1]
                 code, seconds, said = job.result()
-                print(f"[{number}/{len(todo)}] {name}: {seconds:.0f} s  {said}", flush=True)
+                print(f"[{number}/{len(chains)}] {name}: {seconds:.0f} s  {said}", flush=True)
                 if code:
                     failed.append(name)
         except BaseException:  # Ctrl-C: the cells that wait do not start
@@ -57,7 +58,7 @@ def side_by_side(chains: Sequence[Sequence[str]], at_once: int) -> None:
             raise
     if failed:
         logs = ", ".join(str(LOGS / f"{name}.log") for name in failed)
-        raise TurncoatError(f"{len(failed)} of {len(todo)} failed: {', '.join(failed)}; see {logs}")
+        raise TurncoatError(f"{len(failed)} of {len(chains)} failed: {', '.join(failed)}; see {logs}")
 
 
 def outdated() -> set[str]:

@@ -93,6 +93,14 @@ def test_on_a_random_network_a_new_try_may_turn_a_few_more() -> None:
     assert "black-box" in raised(standing={"pgd-20": 600, "square": 540}, deviation=1.0, averaged=True)
 
 
+def test_steps_are_compared_between_attacks_that_differ_in_nothing_else() -> None:
+    eot = {"attack": "pgd", "steps": 100, "eot": 20}
+    suite = {"full": eot, "past": eot | {"bpda": True}, "fewer": eot | {"steps": 20}}
+    given = {"planned": plan_suite("s", suite).attacks, "deviation": 1.0, "averaged": True}
+    assert "more-steps" not in raised(standing={"full": 500, "past": 600, "fewer": 520}, **given)
+    assert "more-steps" in raised(standing={"full": 500, "past": 600, "fewer": 540}, **given)
+
+
 def test_a_flag_blocks_if_the_second_look_does_not_settle_it() -> None:
     before = [Flag("a", "first", True), Flag("b", "first", True)]
     after = [Flag("b", "second", True), Flag("c", "new", True)]

@@ -79,7 +79,7 @@ def draw(study: Study, drawer: Any, *arms: str) -> Picture:
     ("drawer", "said"),
     [
         (atop_figures.by_transform, "for each random transform, before and after fine-tuning. Worst case: RT1 "),
-        (atop_figures.strength, "After 64 steps: purifier-rt1 ends at 30.0, 20.0, 10.0 %; atop-rt1 ends at"),
+        (atop_figures.strength, "After 64 steps: purifier-rt2 ends at 30.0, 20.0, 10.0 %; atop-rt2 ends at"),
         (atop_figures.on_the_way, "Mean change of a pixel: 0.150 by the attack, 0.150 after purification; 6 of 6"),
     ],
 )
@@ -106,6 +106,7 @@ def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Stu
         ["RT2", "yes", "atop-rt2"],
     ]
     assert table.header[3:] == ["clean", "fgsm", "pgd-20", "margin-20", "worst"]
+    assert table.alignment == "lll" + "r" * 5
 
 
 @pytest.mark.parametrize("drawer", [atop_figures.strength, atop_figures.on_the_way])

@@ -146,7 +146,8 @@ def more_steps(e: Evidence) -> Flag | None:
     by_loss: dict[str, list[tuple[int, str]]] = {}
     for name, plan in e.planned.items():
         if plan.function is pgd and not plan.threat and name in e.result.correct and "steps" in plan.settings:
-            by_loss.setdefault(str((plan.settings.get("loss"), plan.draws)), []).append((plan.settings["steps"], name))
+            alike = str((plan.settings.get("loss"), plan.draws, plan.bpda, plan.fixed))
+            by_loss.setdefault(alike, []).append((plan.settings["steps"], name))
     for pair in by_loss.values():
         (few, fewer), (many, more) = sorted(pair)[-2:] if len(pair) > 1 else (pair[0], pair[0])
         gain = points(e.result.correct[fewer]) - points(e.result.correct[more])

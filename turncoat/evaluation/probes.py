@@ -61,7 +61,9 @@ def unbounded(runner: Runner, standing: Bools, norm: str, second: bool) -> Bools
     """Who still stands where every image can be turned into any other, by an attack that must then succeed."""
     size = runner.images[0].numel()
     reach = Threat(norm, {"linf": 1.0, "l2": float(size) ** 0.5, "l1": float(size)}[norm])
-    planned = Planned(apgd, {"steps": 50, "loss": "dlr"}) if second else Planned(pgd, {"steps": 20})
+    planned = Planned(pgd, {"steps": 20})
+    if second:
+        planned = Planned(pgd, {"steps": 40}, eot=10) if runner.random else Planned(apgd, {"steps": 50, "loss": "dlr"})
     return runner.attack(f"unbounded {second}", planned, reach, standing, "every image within reach")[0].right
 
 

@@ -66,17 +66,16 @@ def transforms_table(study: Study, dataset: str) -> Table | None:
             rows.append([TRANSFORMS[name], tuned, arm, *(value.text if value else "–" for value in values)])
     if not any(len(row) > 1 for row in found.values()):
         return None
+    header = ["transform", "fine-tuned", "arm", *metrics]
     caption = f"AToP on {dataset}: each random transform without and with fine-tuning, accuracy in percent"
-    return Table(f"atop-transforms-{dataset}", caption, ["transform", "fine-tuned", "arm", *metrics], rows, align="lll")
+    return Table(f"atop-transforms-{dataset}", caption, header, rows, align="lll" + "r" * len(metrics))
 
 
 def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """Accuracy under full-gradient PGD against its steps, one line for each number of draws; one panel an arm."""
     found, shown = _analysed(study, dataset, arms)
     shown = [arm for arm in shown if found and len(found.told["arms"][arm]["draws"]) > 1]
-    chosen = [
-        min(names, key=len) for phase in PHASES if (names := [a for a in shown if _method(study, dataset, a) == phase])
-    ]
+    chosen = list(_leading(study, dataset, shown).values())
     if not found or not chosen:
         return None
     from matplotlib import pyplot as plt
@@ -108,7 +107,7 @@ def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
 def on_the_way(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """Rows: image, attacked, transformed, purified, and what the purifier left of the attack, magnified."""
     found, shown = _analysed(study, dataset, arms)
-    arm = next((arm for arm in shown if _method(study, dataset, arm) == "atop"), None)
+    arm = _leading(study, dataset, shown).get("atop")
     if not found or arm is None:
         return None
     from matplotlib import pyplot as plt
@@ -174,8 +173,10 @@ def _analysed(study: Study, dataset: str, arms: Sequence[str]) -> tuple[analysis
     return found, [arm for arm in arms if found and arm in found.arms and arm in found.told["arms"]]
 
 
-def _method(study: Study, dataset: str, arm: str) -> str:
-    return _record(study, dataset, arm).method
+def _leading(study: Study, dataset: str, arms: Sequence[str]) -> dict[str, str]:
+    """{phase: arm} of the transform that the paper leads with, or of the first there is a fine-tuned purifier for."""
+    pairs = _pairs(study, dataset, arms)
+    return next((pairs[name] for name in ("rt2", "rt1", "rt3", "none") if "atop" in pairs.get(name, {})), {})
 
 
 def _record(study: Study, dataset: str, arm: str) -> Record:

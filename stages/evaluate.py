@@ -6,6 +6,7 @@ finished batch of the attack that it was in.
 """
 
 import time
+from pathlib import Path
 
 from stages.common import data_folder, known, model_folder, parse, perturbed_folder, record_folder, run
 
@@ -47,7 +48,8 @@ def main() -> None:
     stored, predictions = load_perturbed(perturbed), load_predictions(perturbed)[: len(test)]
 
     described = {"name": chosen, **settings.suites[chosen].model_dump()}
-    inputs = [data_folder(dataset) / "dataset.json", perturbed / "perturbed.json", source / "training.json"]
+    inputs = [Path(__file__), data_folder(dataset) / "dataset.json"]
+    inputs += [perturbed / "perturbed.json", source / "training.json"]
     key = evaluation_key({"suite": described, "threat": vars(threat), "device": compute.device.type}, inputs)
     with Scratch(key, f"evaluating {dataset}/{arm}/{seed}") as scratch:
         journal = Journal(scratch.folder / "journal")

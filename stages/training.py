@@ -68,7 +68,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         f"{dataset}/{arm}/{seed}: {plan.method} on {compute.device}, {compute.precision}, {steps.epochs} epochs",
         flush=True,
     )
-    key = fingerprint({"cell": cell, **resolved}, inputs)
+    key = fingerprint({"cell": cell, **resolved}, [*inputs, __file__])
     with tracking.open(f"{dataset}/{arm}/{seed}", key, settings=resolved) as tracker:
         summary = train_cell(
             method,

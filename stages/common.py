@@ -81,6 +81,10 @@ def pretrained_folder(dataset: str, seed: int) -> Path:
     return Path("models") / dataset / "pretrained" / str(seed)
 
 
+def times_file(dataset: str, arm: str, seed: int) -> Path:
+    return Path("reports") / "times" / dataset / arm / f"{seed}.json"
+
+
 def record_folder(dataset: str, arm: str, seed: int) -> Path:
     return Path("reports") / "records" / dataset / arm / str(seed)
 

@@ -1,14 +1,14 @@
 """One trained arm against the suite of the study: per-example results, flags, a record, its provenance.
 
 Reads data/<dataset>/, data/perturbed/<dataset>/<seed>/ and models/<dataset>/<arm>/<seed>/; writes
-reports/records/<dataset>/<arm>/<seed>/: record.json, examples.npz, provenance.json. A killed run goes on after the last
-finished batch of the attack that it was in.
+reports/records/<dataset>/<arm>/<seed>/: record.json, examples.npz, provenance.json; and what it took to
+reports/times/<dataset>/<arm>/<seed>.json. A killed run goes on after the last finished batch of the attack it was in.
 """
 
 import time
 from pathlib import Path
 
-from stages.common import data_folder, known, model_folder, parse, perturbed_folder, record_folder, run
+from stages.common import data_folder, known, model_folder, parse, perturbed_folder, record_folder, run, times_file
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     from turncoat.evaluation import build_suite, evaluate
     from turncoat.evaluation.journal import Journal, evaluation_key
     from turncoat.evaluation.perturbed import load_perturbed, load_predictions
-    from turncoat.evaluation.records import cell_record, write_examples, write_provenance
+    from turncoat.evaluation.records import cell_record, write_examples, write_provenance, write_times
     from turncoat.files import read_json, sha256, write_json
     from turncoat.settings import load
     from turncoat.training import Scratch, duration_file, resolve
@@ -80,7 +80,7 @@ def main() -> None:
     seconds = {"evaluation": time.monotonic() - started}
     if (trained := duration_file(training["fingerprint"])).exists():  # not where the weights came out of a cache
         seconds = {"training": read_json(trained)["seconds"], **seconds}
-    provenance = write_provenance(folder, compute.device.type, seconds)
+    provenance = write_provenance(folder, compute.device.type) | write_times(times_file(dataset, arm, seed), seconds)
     tracking.log_record(record, provenance)
     for flag in best.flags:
         print(f"{dataset}/{arm}/{seed}: {flag.name}{' BLOCKS' * flag.blocks}: {flag.detail}", flush=True)

@@ -6,7 +6,7 @@ this folder. Running it twice changes nothing. `make mlflow` runs it; it is no D
 
 from pathlib import Path
 
-from stages.common import parse, run
+from stages.common import parse, run, times_file
 from turncoat import tracking
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json
@@ -60,8 +60,8 @@ def retell(broken: list[str]) -> int:
         at = path.stat().st_mtime
         try:
             if recorded:  # first: the training that is on disk has the last word on what is current
-                provenance = path.with_name("provenance.json")
-                known = read_json(provenance) if provenance.exists() else None
+                beside = [path.with_name("provenance.json"), times_file(dataset, arm, int(seed))]
+                known = {key: value for file in beside if file.exists() for key, value in read_json(file).items()}
                 tracking.log_record(read_json(path), known, stage=f"evaluate@{dataset}-{arm}-{seed}", at=at)
             else:
                 history = read_json(path.with_name("history.json"))

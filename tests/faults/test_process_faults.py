@@ -228,7 +228,8 @@ def test_30_an_unpacked_archive(tmp_path: Path) -> None:
     assert json.loads((folder / "reports/summary.json").read_text())["digits"]["mart"]["n"] == 50
     provenance = json.loads((folder / "reports/records/digits/mart/0/provenance.json").read_text())
     assert provenance["commit"] is provenance["dirty"] is None
-    assert provenance["seconds"].keys() == {"training", "evaluation"}
+    times = json.loads((folder / "reports/times/digits/mart/0.json").read_text())
+    assert times["seconds"].keys() == {"training", "evaluation"}
     assert re.fullmatch("[0-9a-f]{32}", provenance["fingerprint"])
     assert "all whole; checked: " in shell(folder, "make", "--assume-old=.venv/installed", "verify")
 

@@ -183,8 +183,6 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
         "hardware": {"cpu": "a processor"},
         "device": "cpu",
         "threads": 1,
-        "seconds": {"training": 12.5, "evaluation": 7.25},
-        "finished": "2026-11-21T01:00:00+00:00",
         "record_sha256": sha256(folder / "record.json"),
     }
     write_json(folder / "provenance.json", provenance)

@@ -19,7 +19,7 @@ from conftest import ARMS, build  # type: ignore[import-not-found]
 from turncoat.reporting import rat_figures, report
 from turncoat.reporting.measures import Estimate
 from turncoat.reporting.statistics import Interval
-from turncoat.reporting.style import COLOURS, MARKERS, looks, paper, save
+from turncoat.reporting.style import COLOURS, MARKERS, canvas, legend, looks, paper, save
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import best
 from turncoat.settings import read_yaml
@@ -169,11 +169,12 @@ def test_tables_are_sound_latex(built: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_tables_compile(built: Path, tmp_path: Path) -> None:
     inputs = "\n".join(rf"\input{{{path}}}" for path in sorted((built / "reports/tables").glob("*.tex")))
-    preamble = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+    preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
     (tmp_path / "all.tex").write_text(f"{preamble}\n{inputs}\n\\clearpage\n\\end{{document}}\n")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout
 
 
 def test_markdown_and_csv_hold_the_same_cells(built: Path) -> None:
@@ -252,13 +253,28 @@ def test_figures_of_universal_perturbations(tmp_path: Path) -> None:
     assert rat_figures.from_to(study, "digits", ["mart"], drawn) is None
 
 
+def test_a_legend_of_many_long_names_stays_inside_its_figure() -> None:
+    for count in (3, 10, 44):
+        with paper():
+            figure, axes = canvas(2.0, count)
+            for i in range(count):
+                axes.plot([0], [0], label=f"pgd-regularise-misclassified-{i}" if i % 3 else f"arm-{i}")
+            legend(figure, axes)
+            figure.draw_without_rendering()
+            drawn = figure.legends[0].get_window_extent()
+            assert drawn.x0 >= 0
+            assert drawn.x1 <= figure.bbox.width
+            assert drawn.y1 <= axes.get_window_extent().y0
+            assert axes.get_window_extent().height > 0.6 * 2.0 * figure.dpi
+
+
 def test_an_arms_look_is_its_own_and_stays() -> None:
     arms = [f"arm-{i}" for i in range(40)]
     drawn = looks(arms)
     assert len({(look.colour, look.marker) for look in drawn.values()}) == len(arms)
     assert looks([*arms, "new"])["arm-7"] == drawn["arm-7"]
     assert looks(arms[:5], arms)["arm-7"] == drawn["arm-7"]
-    assert len({look.colour for look in looks(arms[:8]).values()}) == 8
+    assert len({look.colour for look in looks(arms[:10]).values()}) == 10
     neighbours = pairwise(drawn.values())
     assert all(a.colour != b.colour and a.marker != b.marker for a, b in neighbours)
 

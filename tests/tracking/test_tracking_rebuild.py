@@ -62,7 +62,7 @@ def record(arm: str, seed: int = 0) -> dict[str, Any]:
     }
 
 
-PROVENANCE = {"commit": "c0ffee", "dirty": True, "device": "cpu", "seconds": {"training": 12.34}, "record_sha256": "ff"}
+PROVENANCE = {"commit": "c0ffee", "dirty": True, "device": "cpu", "record_sha256": "ff"}
 
 
 @pytest.fixture
@@ -74,6 +74,7 @@ def study(project: Path, empty_store: bytes) -> Path:
         write(project / f"models/digits/{arm}/0/history.json", history())
     write(project / "reports/records/digits/mart/0/record.json", record("mart"))
     write(project / "reports/records/digits/mart/0/provenance.json", PROVENANCE)
+    write(project / "reports/times/digits/mart/0.json", {"seconds": {"training": 12.34}})
     write(project / "reports/summary.json", {"digits": {}})
     write(project / "reports/figures/tradeoff.svg", "<svg/>")
     return project

@@ -132,12 +132,8 @@ def write_examples(path: Path, result: Evaluation) -> dict[str, str]:
     return {"file": path.name, "sha256": sha256(path)}
 
 
-def write_provenance(folder: Path, device: str, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """provenance.json beside a finished record.json: what may differ between two runs that measured the same.
-
-    Args:
-        seconds: of the "evaluation", and of the "training" where it ran in this checkout.
-    """
+def write_provenance(folder: Path, device: str) -> dict[str, Any]:
+    """provenance.json beside a finished record.json: what may differ between machines that measured the same."""
     import torch
 
     provenance = {
@@ -151,12 +147,24 @@ def write_provenance(folder: Path, device: str, seconds: Mapping[str, float]) ->
         | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
         "device": device,
         "threads": torch.get_num_threads(),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "record_sha256": sha256(folder / "record.json"),
     }
     write_json(folder / "provenance.json", provenance)
     return provenance
+
+
+def write_times(path: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """When a record was finished and what it took: out of DVC's sight, so that equal runs have an equal dvc.lock.
+
+    Args:
+        seconds: of the "evaluation", and of the "training" where it ran in this checkout.
+    """
+    times = {
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(path, times)
+    return times
 
 
 def commit() -> dict[str, Any]:

@@ -122,6 +122,9 @@ class Paper(Strict):
                 raise ValueError(f"sweeps: {swept.setting}: the line {strange[0]} does not hold the arm of its name")
         if twice := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"claims: {', '.join(twice)} stands twice")
+        columns = [(value.arm, value.metric) for value in self.reported]
+        if repeated := [pair for pair in columns if columns.count(pair) > 1]:
+            raise ValueError(f"reported: {' under '.join(repeated[0])} stands twice")
         named = [(f"claims.{c.id}", arm) for c in self.claims for arm in (c.measured.arm, c.measured.against)]
         for where, arm in named + [("reported", value.arm) for value in self.reported]:
             if arm not in self.arms:

@@ -19,7 +19,7 @@ from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import p_text, points
-from turncoat.reporting.verdicts import WORDS, Verdict
+from turncoat.reporting.verdicts import WORDS, Verdict, margin_text
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,11 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
     measured = claim.measured
     second = measured.against_metric or measured.metric
     metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"
+    margin = margin_text(measured.margin)
     needs = {
-        "higher": f"at least {measured.margin:g} points above" if measured.margin else "above",
-        "lower": f"at least {measured.margin:g} points below" if measured.margin else "below",
-        "level": f"within ±{measured.margin:g} points of",
+        "higher": f"at least {margin} above" if measured.margin else "above",
+        "lower": f"at least {margin} below" if measured.margin else "below",
+        "level": f"within ±{margin} of",
     }[measured.direction]
     return {
         "paper": paper,
@@ -177,9 +178,8 @@ def _provenance(study: Study) -> list[dict[str, Any]]:
         hardware = ", ".join(f"{name} {value}" for name, value in made.get("hardware", {}).items())
         device = f"{made.get('device')}, {made.get('threads')} thread(s)"
         maker = {"commit": commit, "versions": versions, "hardware": hardware, "device": device}
-        group = groups.setdefault("|".join(maker.values()), maker | {"cells": 0, "seconds": 0.0})
+        group = groups.setdefault("|".join(maker.values()), maker | {"cells": 0})
         group["cells"] += 1
-        group["seconds"] += sum(value for value in made.get("seconds", {}).values() if value)
     return list(groups.values())
 
 

@@ -75,7 +75,7 @@ class Study:
         return list(read_json(path)) if path.exists() else []
 
     def provenance(self, cell: Cell) -> dict[str, Any]:
-        """Commit, versions, hardware, seconds; empty where evaluation left none. Never a source of results."""
+        """Commit, versions, hardware; empty where evaluation left none. Never a source of results."""
         path = self.path(cell, "provenance.json")
         return dict(read_json(path)) if path.exists() else {}
 

@@ -1,7 +1,7 @@
 """One colour, marker and line an arm, the same in every figure; and figures saved byte for byte alike.
 
 Colours are those of Okabe and Ito (2008), told apart by colour-blind readers, with grey for their yellow (too faint on
-white). Marker and dash are a second channel: for print in grey, and for more arms than there are colours.
+white) and Tol's wine and indigo, so that each arm of the default study has its own. Marker and dash are a second channel: for print in grey, and for more arms than there are colours.
 """
 
 import os
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255", "#332288")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # as many as share no factor with the colours
-DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)))  # likewise
 
 COLUMN = 3.4  # inches: one column of a paper
 FORMATS = ("pdf", "svg", "png")
 SHORT = 4  # letters of a class name below a small picture
+LEGEND = (6.2, 5.6)  # points: the usual size, and one for long names
+ROW = 0.125  # inches a legend's row takes
 GREY = "#555555"  # of what is no arm's: rules, keys, markers in legends
 
 Picture: TypeAlias = "tuple[Figure, str] | None"  # with the words that stand for it
@@ -59,7 +61,7 @@ class Look:
 def looks(arms: Sequence[str], others: Iterable[str] = ()) -> dict[str, Look]:
     """The look of every arm by its place in the study, then of the `others` that params.yaml defines.
 
-    An arm added at the end moves none. The first eight differ in colour; colour and marker together are unique for 88.
+    An arm added at the end moves none. The first ten differ in colour; colour and marker together are unique for 110.
     """
 
     def look(place: int) -> Look:
@@ -130,13 +132,19 @@ def rows(names: Sequence[str]) -> "tuple[Figure, Axes]":
 
 def legend_height(arms: int) -> float:
     """Inches that a legend of so many arms takes."""
-    return 0.125 * -(-arms // 3)
+    return ROW * -(-arms // 3)
 
 
 def legend(figure: "Figure", axes: "Axes", columns: int = 3) -> None:
-    """The legend of `axes` below the whole figure."""
+    """The legend of `axes` below the whole figure, in as many columns as its names leave room for."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+    most = min(columns, len(labels))
+    for count, size in ((count, size) for count in range(most, 0, -1) for size in LEGEND):
+        drawn = figure.legend(handles, labels, loc="outside lower center", ncols=count, fontsize=size)
+        if drawn.get_window_extent().width <= figure.bbox.width:
+            break
+        drawn.remove()
+    figure.set_figheight(figure.get_figheight() + ROW * (-(-len(labels) // count) - -(-len(labels) // most)))
 
 
 def log_axis(axes: "Axes", values: Iterable[float]) -> None:

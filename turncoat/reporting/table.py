@@ -36,15 +36,16 @@ class Table:
         return f"{self.caption}\n\n{body}\n"
 
     def latex(self) -> str:
-        """A `table` float with booktabs rules; needs `\\usepackage{booktabs}`."""
+        """A `table` float with booktabs rules, no wider than the line; needs `\\usepackage{booktabs,graphicx}`."""
         rows = [[_tex(t, (i, j) in self.bold) for j, t in enumerate(row)] for i, row in enumerate(self.rows)]
         body = "\n".join("    " + " & ".join(row) + r" \\" for row in rows)
         header = " & ".join(_tex(text) for text in self.header)
         return (
             "\\begin{table}\n  \\centering\n"
             f"  \\caption{{{_tex(self.caption)}}}\n  \\label{{tab:{self.name}}}\n"
+            "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
             f"  \\begin{{tabular}}{{{self.alignment}}}\n    \\toprule\n    {header} \\\\\n    \\midrule\n{body}\n"
-            "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+            "    \\bottomrule\n  \\end{tabular}}\n\\end{table}\n"
         )
 
     def csv(self) -> str:
@@ -57,9 +58,6 @@ class Table:
     def alignment(self) -> str:
         """One letter a column, `l` or `r`."""
         return self.align or "l" + "r" * (len(self.header) - 1)
-
-    def _emphasised(self, row: int, column: int, text: str) -> str:
-        return f"**{text}**" if (row, column) in self.bold else text
 
     def save(self, folder: Path) -> None:
         """Write `<name>.md`, `<name>.tex` and `<name>.csv`."""

@@ -85,7 +85,7 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
 def rule(measured: Measurement, interval: Interval, seeds: int, own: bool) -> tuple[Word, str]:
     """The word for an effect's interval, and the reason: the table in docs/claims.md as a pure function."""
     margin = measured.margin
-    needed = f"{margin:g} point{'' if margin == 1 else 's'}"
+    needed = margin_text(margin)
     if measured.direction == "level":
         if -margin <= interval.low and interval.high <= margin:
             return _best(seeds, own, f"the interval lies within ±{needed}")
@@ -103,6 +103,11 @@ def rule(measured: Measurement, interval: Interval, seeds: int, own: bool) -> tu
     if high < margin:
         return "not reproduced", f"the interval excludes the {needed} that the claim needs"
     return "inconclusive", f"the interval covers both 0 and {needed}" if margin else "the interval covers 0"
+
+
+def margin_text(margin: float) -> str:
+    """`1 point`, `2.66 points`."""
+    return f"{margin:g} point{'' if margin == 1 else 's'}"
 
 
 def _best(seeds: int, own: bool, why: str) -> tuple[Word, str]:

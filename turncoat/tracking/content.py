@@ -54,7 +54,7 @@ def log_record(record: Mapping[str, Any], provenance: Mapping[str, Any] | None =
 
     Args:
         record: `record.json`; its fingerprint is that of the training it evaluates.
-        provenance: `provenance.json`: commit, dirty state, device, seconds and the record's checksum become tags.
+        provenance: `provenance.json` and the times: commit, dirty state, device, seconds, checksum become tags.
         options: of `turncoat.tracking.open`.
     """
     settings = {"suite": record.get("settings", {}).get("suite", {})}

@@ -1,7 +1,8 @@
 """One colour, marker and line an arm, the same in every figure; and figures saved byte for byte alike.
 
 Colours are those of Okabe and Ito (2008), told apart by colour-blind readers, with grey for their yellow (too faint on
-white) and Tol's wine and indigo, so that each arm of the default study has its own. Marker and dash are a second channel: for print in grey, and for more arms than there are colours.
+white) and four of Tol's muted ones, so that each arm of the default study has its own. Marker and dash are a second
+channel: for print in grey, and for more arms than there are colours.
 """
 
 import os
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255", "#332288")
+OKABE_ITO = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
+TOL = ("#882255", "#332288", "#999933", "#AA4499")
+COLOURS = OKABE_ITO + TOL
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # as many as share no factor with the colours
-DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)))  # likewise
+DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 COLUMN = 3.4  # inches: one column of a paper
 FORMATS = ("pdf", "svg", "png")
@@ -61,7 +64,7 @@ class Look:
 def looks(arms: Sequence[str], others: Iterable[str] = ()) -> dict[str, Look]:
     """The look of every arm by its place in the study, then of the `others` that params.yaml defines.
 
-    An arm added at the end moves none. The first ten differ in colour; colour and marker together are unique for 110.
+    An arm added at the end moves none. The first twelve differ in colour, 132 in colour and marker.
     """
 
     def look(place: int) -> Look:

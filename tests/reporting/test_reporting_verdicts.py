@@ -156,6 +156,11 @@ def test_digits_never_stand_for_cifar10(root: Path, papers: list[Paper]) -> None
     assert (on["cifar10"].word, on["cifar10"].why) == ("not run", "the study does not include cifar10")
 
 
+def test_a_verdict_on_a_paper_known_by_its_abstract_is_under_our_reading(root: Path, papers: list[Paper]) -> None:
+    said = {verdict.paper: verdict.our_reading for verdict in judge_all(synthetic.study(root), papers)}
+    assert said == {"mart": False, "atop": False, "advamd": True, "rat": True, "reverse": True}
+
+
 def test_the_claims_own_setting_can_be_reproduced(root: Path, papers: list[Paper]) -> None:
     synthetic.write(root, datasets=("cifar10",), n=1000)
     study = synthetic.study(root, datasets=("cifar10",))

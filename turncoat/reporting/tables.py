@@ -171,7 +171,7 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
             rows.append(
                 [
                     verdict.claim,
-                    verdict.word,
+                    verdict.word + (", our reading" if verdict.our_reading and verdict.word != "not run" else ""),
                     points(verdict.effect),
                     f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
                     p_text(verdict.p_value),

@@ -24,6 +24,7 @@ class Verdict:
     word: Word
     why: str
     own_setting: bool
+    our_reading: bool  # the method was reimplemented from an abstract
     effect: float | None = None
     interval: Interval | None = None
     p_value: float | None = None
@@ -49,7 +50,7 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     own = own_setting(study, claim, dataset)
 
     def verdict(word: Word, why: str, **numbers: object) -> Verdict:
-        return Verdict(paper.name, claim.id, dataset, word, why, own, **numbers)  # type: ignore[arg-type]
+        return Verdict(paper.name, claim.id, dataset, word, why, own, paper.reading, **numbers)  # type: ignore[arg-type]
 
     if lack := _lack(study, measured, dataset):
         return verdict("not run", lack)

@@ -16,12 +16,12 @@ import pytest
 import synthetic
 from conftest import ARMS, build  # type: ignore[import-not-found]
 
-from turncoat.reporting import rat_figures, report
+from turncoat.reporting import claims, rat_figures, report
 from turncoat.reporting.measures import Estimate
 from turncoat.reporting.statistics import Interval
 from turncoat.reporting.style import COLOURS, MARKERS, canvas, legend, looks, paper, save
 from turncoat.reporting.table import Table
-from turncoat.reporting.tables import best
+from turncoat.reporting.tables import best, paper_table
 from turncoat.settings import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -120,12 +120,12 @@ def test_every_number_of_the_explorer_is_its_records(page: str, built: Path) -> 
 
 
 def test_every_effect_on_the_page_is_its_records(page: str, built: Path) -> None:
-    claims = {claim["id"]: claim for claim in read_yaml(ROOT / "claims/mart.yaml")["claims"]}
+    stated = {claim["id"]: claim for claim in read_yaml(ROOT / "claims/mart.yaml")["claims"]}
     checked = 0
     for verdict in json.loads((built / "reports/verdicts.json").read_text()):
         if verdict["effect"] is None:
             continue
-        measured = claims[verdict["claim"]]["measured"]
+        measured = stated[verdict["claim"]]["measured"]
         rates: dict[str, list[float]] = {measured["arm"]: [], measured["against"]: []}
         for cell in verdict["cells"]:
             best = json.loads((built / f"reports/records/{cell}/record.json").read_text())["best"]
@@ -209,6 +209,17 @@ def test_the_main_table_says_what_was_not_run(built: Path) -> None:
 def test_only_a_best_that_intervals_support_is_bold(means: list[float | None], half: float, row: int | None) -> None:
     column = [m if m is None else Estimate(m, Interval(m - half, m + half), 400, (0, 1), (m, m)) for m in means]
     assert best(column) == row
+
+
+def test_a_papers_table_has_a_best_that_intervals_support_in_bold(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, n=200)
+    for seed in (0, 1, 2):
+        synthetic.edit(tmp_path, f"digits/mart/{seed}", lambda r: r["best"]["attacks"]["pgd-20"].update(correct=199))
+    mart = claims.load(ROOT / "claims")[0]
+    table = paper_table(synthetic.study(tmp_path), mart, "digits")
+    column = table.header.index("pgd-20, measured")
+    assert [table.rows[row][0] for row, place in table.bold if place == column] == ["mart"]
+    assert all(table.header[place].endswith("measured") for _, place in table.bold)
 
 
 def test_figures_come_in_three_forms(built: Path) -> None:

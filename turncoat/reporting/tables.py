@@ -138,6 +138,7 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
     wanted = dict.fromkeys(["clean", *(metric for _, metric in reported), "pgd-20", "worst", *claimed])
     there = {metric for arm in ran for metric in wanted if accuracy(study, dataset, arm, metric)}
     header, columns = ["arm"], []
+    bold = set()
     for metric in wanted:
         if any(metric == of for _, of in reported):
             header.append(f"{metric}, reported")
@@ -145,6 +146,8 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
         if metric in there:
             found = [accuracy(study, dataset, arm, metric) for arm in arms]
             header.append(f"{metric}, measured")
+            if (top := best(found)) is not None:
+                bold.add((top, len(columns) + 1))
             columns.append(
                 [
                     value.text if value else (NOT_RUN if arm not in ran else "–")
@@ -158,7 +161,8 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
         f"{paper.short}: accuracy in percent. Measured on {dataset}, with training's {PASSES_MEAN}. "
         f"Reported: {settings}"
     )
-    return Table(f"{paper.name}-{dataset}", caption, header, [list(row) for row in zip(arms, *columns, strict=True)])
+    rows = [list(row) for row in zip(arms, *columns, strict=True)]
+    return Table(f"{paper.name}-{dataset}", caption, header, rows, frozenset(bold))
 
 
 def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset: str) -> Table:

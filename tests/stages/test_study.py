@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.code import RESTS_ON
 from turncoat.files import sha256
 from turncoat.settings import read_yaml
 
@@ -128,6 +129,38 @@ def test_the_analysis_is_of_the_studys_own_methods_and_the_same_each_time(study,
     assert not list((folder / "reports/figures").glob("advamd-*"))
 
 
+def test_an_edit_of_the_code_re_runs_what_rests_on_it(study, tmp_path):
+    folder = tmp_path / "edited"
+    shutil.copytree(study, folder, symlinks=True)
+    for edited, behind in (
+        ("turncoat/reporting/style.py", {"report"}),
+        ("turncoat/evaluation/by_paper.py", {"evaluate", "analyse"}),
+        ("turncoat/methods/mart.py", {"pretrain", "finetune", "report"}),
+        ("turncoat/training/loop.py", {"baseline", "pretrain", "finetune", "evaluate"}),
+    ):
+        before = {path.stem: path.read_bytes() for path in (folder / "data/code").iterdir()}
+        with open(folder / edited, "a") as file:
+            file.write("# an edit\n")
+        assert ran(shell(folder, "dvc", "repro", "code")) == ["code"]
+        assert behind == {
+            path.stem for path in (folder / "data/code").iterdir() if before[path.stem] != path.read_bytes()
+        }
+    waiting = json.loads(shell(folder, "dvc", "status", "--json"))
+    assert {stage.split("@")[0] for stage in waiting} >= {"baseline", "finetune", "evaluate", "report"}
+
+
+def test_every_room_of_the_library_is_behind_some_checksum():
+    """Not those that no result rests on: what packages gather, tracking, checks of finished files."""
+    named = {path for paths in RESTS_ON.values() for path in paths}
+    for file in (ROOT / "turncoat").rglob("*.py"):
+        path = file.relative_to(ROOT).as_posix()
+        if path.startswith("turncoat/tracking") or path.endswith(
+            ("__init__.py", "errors.py", "files.py", "integrity.py")
+        ):
+            continue
+        assert any(path == name or path.startswith(f"{name}/") for name in named), path
+
+
 def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
     folder = tmp_path / "bare"
     folder.mkdir()
@@ -142,6 +175,7 @@ def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
     assert [sha256(folder / name) for name in names] == [sha256(study / name) for name in names]
     for name in ("claims", ".dvc", "dvc.yaml", ".dvcignore"):
         (shutil.copytree if (study / name).is_dir() else shutil.copy)(study / name, folder / name)
+    shell(folder, "dvc", "repro", "code")
     shell(folder, "dvc", "commit", "--force", "download", "baseline", "pretrain", "perturb", "finetune", "evaluate")
     assert set(ran(shell(folder, "dvc", "repro"))) <= {"analyse@digits", "report"}
 
@@ -172,7 +206,19 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
 
 
-STAGES = ["download", "baseline", "perturb", "pretrain", "finetune", "evaluate", "analyse", "report", "repro", "bare"]
+STAGES = [
+    "code",
+    "download",
+    "baseline",
+    "perturb",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "analyse",
+    "report",
+    "repro",
+    "bare",
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)

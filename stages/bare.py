@@ -8,7 +8,7 @@ tqdm and PyYAML. Tracking is off. What is done is done for this params.yaml and 
 
 Then bring data/, models/ and reports/ into a checkout with DVC, and let it take them in and write the report:
 
-    dvc repro code && dvc commit --force download baseline pretrain perturb finetune evaluate && dvc repro
+    dvc repro inputs && dvc commit --force download baseline pretrain perturb finetune evaluate && dvc repro
 
   TURNCOAT_WORKERS   cells at a time, as for `make repro`
 """

@@ -26,7 +26,7 @@ LOGS = Path(".scratch/logs")
 def main() -> None:
     parse(__doc__)
     study, at_once = load().study, workers()
-    plan = [[["code"]]]
+    plan = [[["inputs"]]]
     plan += [[[str(work) for work in chain] for chain in phase] for phase in phases(study)]
     plan.append([[f"analyse@{dataset}"] for dataset in study.datasets])
     changed: set[str] = set()

@@ -280,7 +280,7 @@ class Settings(Strict):
                     near = difflib.get_close_matches(name, known, n=1)
                     hint = f"did you mean {near[0]}? " if near else ""
                     raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
-        if taken := {"perturbed", "code"} & set(self.datasets):
+        if taken := {"perturbed", "code", "settings"} & set(self.datasets):
             raise ValueError(f"datasets.{min(taken)}: this name is taken by a folder that the stages make")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.code import RESTS_ON
+from stages.inputs import RESTS_ON
 from turncoat.files import sha256
 from turncoat.settings import read_yaml
 
@@ -141,7 +141,7 @@ def test_an_edit_of_the_code_re_runs_what_rests_on_it(study, tmp_path):
         before = {path.stem: path.read_bytes() for path in (folder / "data/code").iterdir()}
         with open(folder / edited, "a") as file:
             file.write("# an edit\n")
-        assert ran(shell(folder, "dvc", "repro", "code")) == ["code"]
+        assert ran(shell(folder, "dvc", "repro", "inputs")) == ["inputs"]
         assert behind == {
             path.stem for path in (folder / "data/code").iterdir() if before[path.stem] != path.read_bytes()
         }
@@ -175,7 +175,7 @@ def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
     assert [sha256(folder / name) for name in names] == [sha256(study / name) for name in names]
     for name in ("claims", ".dvc", "dvc.yaml", ".dvcignore"):
         (shutil.copytree if (study / name).is_dir() else shutil.copy)(study / name, folder / name)
-    shell(folder, "dvc", "repro", "code")
+    shell(folder, "dvc", "repro", "inputs")
     shell(folder, "dvc", "commit", "--force", "download", "baseline", "pretrain", "perturb", "finetune", "evaluate")
     assert set(ran(shell(folder, "dvc", "repro"))) <= {"analyse@digits", "report"}
 
@@ -198,15 +198,15 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     for command in ("git init -q", "git add -A", "git -c user.name=a -c user.email=a@b commit -qm study"):
         shell(folder, *command.split())
     output = shell(folder, "dvc", "exp", "run", "-S", "arms.mart.beta=6")
-    assert ran(output) == ["finetune@digits-mart-0", "evaluate@digits-mart-0", "analyse@digits", "report"]
+    assert ran(output) == ["inputs", "finetune@digits-mart-0", "evaluate@digits-mart-0", "analyse@digits", "report"]
     record = json.loads((folder / "reports/records/digits/mart/0/record.json").read_text())
     assert record["settings"]["arm"]["beta"] == 6
     output = shell(folder, "dvc", "exp", "run", "-S", "study.arms=[standard]")
-    assert ran(output) == ["analyse@digits", "report"]
+    assert ran(output) == ["inputs", "analyse@digits", "report"]
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
 
 
-STAGES = [
+STAGES = [*RESTS_ON, "inputs", "repro", "bare"]
     "code",
     "download",
     "baseline",

@@ -132,12 +132,14 @@ class Runner:
         right, harm = among.copy(), np.where(among, 0.0, -1.0)
         places = np.flatnonzero(among)
         total = len(places)
+        whole: dict[int, int] = {}  # items that a batch began with: its share done, and with it the time left
         with tqdm(total=total, desc=label, unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
             for number, start in enumerate(range(0, total, self.batch_size)):
                 place = places[start : start + self.batch_size]
 
                 def look(items: int, standing: int, start: int = start, size: int = len(place)) -> None:
                     robust = (right.sum() - size + standing) / len(right)
+                    bar.update(start + size * (1 - items / whole.setdefault(start, max(1, items))) - bar.n)
                     bar.set_postfix_str(f"{items} left in this batch, robust so far {robust:.1%}")
 
                 piece = self.journal.once(
@@ -151,7 +153,7 @@ class Runner:
                 for way in self.passes:
                     self.passes[way] += piece[way]
                 bar.set_postfix_str(f"robust so far {right.mean():.1%}")
-                bar.update(len(place))
+                bar.update(start + len(place) - bar.n)
         return Outcome(right, harm if self.random else None)
 
     def _batch(

@@ -1,7 +1,8 @@
-"""One checksum for the code behind each stage, so that an edit of the library re-runs what it may have changed.
+"""What the other stages depend on, in a form that DVC reads fast.
 
-Writes data/code/<name>.json: the checksum of every file and folder that the stage's results rest on. A stage depends on
-its one file here: with the folders themselves, thousands of lines of dvc.lock would be read and written for each cell.
+Writes data/code/<name>.json: the checksum of every file and folder that the stage's results rest on, so that an edit of
+the library re-runs what it may have changed; and data/settings.json: params.yaml as JSON. DVC reads params and writes
+dvc.lock anew for every stage: with YAML and the folders themselves that cost seconds a cell.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from pathlib import Path
 from stages.common import parse, run
 from turncoat.errors import TurncoatError
 from turncoat.files import write_json
+from turncoat.settings import load, read_yaml
 
 FOLDER = Path("data/code")
 SETTINGS = ("turncoat/settings.py", "turncoat/randomness.py", "stages/common.py")
@@ -37,6 +39,8 @@ RESTS_ON = {
 
 def main() -> None:
     parse(__doc__)
+    load()  # a wrong setting stops here, before anything runs
+    write_json(Path("data/settings.json"), read_yaml("params.yaml"))
     FOLDER.mkdir(parents=True, exist_ok=True)
     for stage, paths in RESTS_ON.items():
         write_json(FOLDER / f"{stage}.json", {path: checksum(Path(path)) for path in sorted(paths)})
@@ -50,7 +54,7 @@ def checksum(path: Path) -> str:
     """
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     if not path.exists():
-        raise TurncoatError(f"{path}: named in stages/code.py, and not there")
+        raise TurncoatError(f"{path}: named in stages/inputs.py, and not there")
     digest = hashlib.sha256()
     for file in files or [path]:
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode() + file.read_bytes())

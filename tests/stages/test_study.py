@@ -207,18 +207,6 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
 
 
 STAGES = [*RESTS_ON, "inputs", "repro", "bare"]
-    "code",
-    "download",
-    "baseline",
-    "perturb",
-    "pretrain",
-    "finetune",
-    "evaluate",
-    "analyse",
-    "report",
-    "repro",
-    "bare",
-]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -3,8 +3,6 @@ figure with an alternative text that says in words what it shows; None where the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from turncoat.reporting import (
@@ -17,25 +15,12 @@ from turncoat.reporting import (
     reverse_figures,
     style,
 )
-from turncoat.reporting.claims import Paper
 from turncoat.reporting.measures import accuracy, curve, error_bar, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
-from turncoat.reporting.verdicts import Verdict
 
 CROWD = 10  # more arms than this are drawn without their intervals, which the tables hold
 Drawer = Callable[[Study, str, Sequence[str], Mapping[str, Look]], Picture]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A saved figure: its file name without extension, whose it is, and the words that stand for it."""
-
-    name: str
-    paper: str  # empty: of the study as a whole
-    dataset: str
-    title: str
-    alt: str
 
 
 def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
@@ -214,45 +199,3 @@ OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
         "reversed": ("Images and their reverse perturbations", reverse_figures.reversed_images),
     },
 }
-
-
-def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], folder: Path) -> list[Drawn]:
-    """Draw and save every figure of every data set, then those of each paper whose method was run."""
-    from matplotlib import pyplot as plt
-
-    looks = style.looks(study.settings.study.arms, study.settings.arms)
-    drawn: list[Drawn] = []
-
-    def keep(name: str, dataset: str, title: str, picture: Picture, paper: str = "") -> None:
-        if picture is not None:
-            figure, alt = picture
-            drawn.append(
-                Drawn(f"{paper}-{name}-{dataset}" if paper else f"{name}-{dataset}", paper, dataset, title, alt)
-            )
-            style.save(figure, folder, drawn[-1].name)
-            plt.close(figure)
-
-    with style.paper():
-        for dataset in study.datasets:
-            for name, (title, drawer) in FIGURES.items():
-                keep(name, dataset, title, drawer(study, dataset, study.arms(dataset), looks))
-            for paper in papers:
-                if len(arms := study.arms_of(dataset, paper.name, list(paper.arms))) < 2:
-                    continue
-                mine = {verdict.claim: verdict for verdict in verdicts if verdict.dataset == dataset}
-                picture = paper_figures.effects(dataset, paper.claims, mine)
-                keep("effects", dataset, "Effects measured and reported", picture, paper.name)
-                picture = paper_figures.ablation(study, dataset, paper.claims, looks)
-                keep("ablation", dataset, "Components and what they are compared with", picture, paper.name)
-                for name, (title, drawer) in (OWN_FIGURES.get(paper.name, {}) | PAPER_FIGURES).items():
-                    keep(name, dataset, title, drawer(study, dataset, arms, looks), paper.name)
-                for swept in paper.sweeps:
-                    picture = paper_figures.sweep(study, dataset, swept, looks)
-                    keep(
-                        f"sweep-{swept.setting.replace('.', '-')}-{swept.metric}",
-                        dataset,
-                        f"Sweep of {swept.label}",
-                        picture,
-                        paper.name,
-                    )
-    return drawn

@@ -13,7 +13,7 @@ from typing import Any
 from turncoat.files import sha256
 from turncoat.reporting import style
 from turncoat.reporting.claims import Claim, Paper
-from turncoat.reporting.figures import Drawn
+from turncoat.reporting.drawing import Drawn
 from turncoat.reporting.measures import NORMS, accuracy
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.study import Study

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from turncoat.files import write_atomic, write_json
-from turncoat.reporting import claims, figures, page, robustbench, tables
+from turncoat.reporting import claims, drawing, page, robustbench, tables
 from turncoat.reporting.measures import summary
 from turncoat.reporting.study import Resolve, Study, load
 from turncoat.reporting.verdicts import WORDS, Verdict, judge_all
@@ -33,7 +33,7 @@ def build(settings: Settings, resolve: Resolve, root: Path | str = ".") -> tuple
         shutil.rmtree(reports / name, ignore_errors=True)
         (reports / name).mkdir(parents=True)
     made = tables.write(study, papers, verdicts, reports / "tables")
-    drawn = figures.draw(study, papers, verdicts, reports / "figures")
+    drawn = drawing.draw(study, papers, verdicts, reports / "figures")
     write_atomic(reports / "curves" / "training.csv", tables.training_curves(study))
     robustbench.write(study, papers, reports / "robustbench")
     write_json(reports / "summary.json", summary(study))

@@ -1,1 +1,1 @@
-"""Speed beside the peers': `python -m benchmarks.attacks`; see docs/benchmarks.md."""
+"""Speed beside the peers': `make bench`; see docs/performance.md."""

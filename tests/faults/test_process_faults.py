@@ -185,6 +185,7 @@ def test_03_killed_in_a_write(tmp_path: Path) -> None:
 def test_05_two_repros_of_one_cell(finished: Path, tmp_path: Path) -> None:
     folder = copy(finished, tmp_path / "study")
     edit(folder, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=100_000))
+    shell(folder, "dvc", "repro", "inputs")  # what `-s` leaves out: the cells read their settings from it
     command = ("dvc", "repro", "-s", "finetune@digits-mart-0")
     first = subprocess.Popen(
         command,

@@ -119,10 +119,8 @@ def phases(study: "StudySettings") -> list[list[list[Work]]]:
     cells = [(dataset, arm, seed) for seed in study.seeds for dataset in study.datasets for arm in study.arms]
     return [
         [[Work("download", dataset)] for dataset in study.datasets],
-        [
-            [Work(stage, dataset, None, seed) for stage in ("baseline", "pretrain", "perturb")]
-            for dataset, seed in pairs
-        ],
+        [[Work("baseline", dataset, None, seed)] for dataset, seed in pairs],
+        [[Work(stage, dataset, None, seed)] for stage in ("perturb", "pretrain") for dataset, seed in pairs],
         [[Work(stage, dataset, arm, seed) for stage in ("finetune", "evaluate")] for dataset, arm, seed in cells],
     ]
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks [--peers PYTHON] [--model WEIGHTS --data FOLDER --epsilon E] [--quick]
 
-Needs a finished study in this folder (`make repro`): its PGD network is attacked, its cells are run again in a copy.
+Needs a finished study in this folder (`make repro`): its PGD network is attacked and trained on.
 Writes reports/bench.json (all rounds, hardware, versions) and prints docs/performance.md's tables.
 """
 

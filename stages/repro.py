@@ -2,7 +2,7 @@
 
 Not a stage itself. One single-threaded process a core beats one process with a thread a core on small networks; each
 cell is a `dvc repro` of its own, so a last plain `dvc repro` finds only the report left to do, and the measured
-values, and dvc.lock, are those of running one after another.
+values are those of running one after another.
 
   TURNCOAT_WORKERS   cells at a time (default: the number of cores, 2 where there is a GPU); 1: one after another
 """

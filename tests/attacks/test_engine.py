@@ -22,6 +22,7 @@ from turncoat.attacks.board import Board
 from turncoat.attacks.folded import folded
 from turncoat.attacks.losses import ce, dlr, margin, objective, targeted_dlr
 from turncoat.attacks.square import window_side
+from turncoat.models.classifiers import Classifier
 
 from .nets import busy, linear, pictures, predicted, seeded
 
@@ -321,3 +322,21 @@ def test_folding_keeps_what_a_network_computes(make: type[nn.Module], folds: boo
         torch.manual_seed(1)
         assert torch.allclose(ready(images[:2]), wanted, atol=1e-4)
         assert make is not Chance or not torch.equal(ready(images[:2]), wanted)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folded_networks_gradients_lie_in_memory_as_its_activations(channels: int) -> None:
+    """A ReLU whose output and gradient lie in different orders takes ten times as long backwards."""
+    images = pictures(5, 8, channels).requires_grad_()
+    ready = folded(Classifier("small_cnn", 4, images.shape[1:], [0.5] * channels, [0.5] * channels), images)
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def watch(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        out.register_hook(lambda gradient: seen.append((out.stride(), gradient.stride())))
+
+    for module in ready.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(watch)
+    torch.autograd.grad(ready(images).sum(), images)
+    assert len(seen) == 3
+    assert all(activation == gradient for activation, gradient in seen)

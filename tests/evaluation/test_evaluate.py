@@ -195,6 +195,14 @@ def test_shifts_corruptions_and_universal(network: nn.Module, images: Tensor, la
     assert sum(row["reached"] for row in result.universal) > 100 + sum(map(abs, chance))
     assert [row["reached"] for row in result.universal] == [row["reached"] for row in found[1].universal]
     assert result.shifts == found[1].shifts
+    # image by image as well
+    assert [int(result.scenes[f"shift {row['shift']} {row['severity']}"].sum()) for row in result.shifts] == [
+        row["correct"] for row in result.shifts
+    ]
+    for row in result.universal:
+        stayed = result.scenes[f"universal {row['target']}"]
+        assert int((~stayed).sum()) == row["reached"]
+        assert stayed[labels[:100].numpy() == row["target"]].all()
 
 
 def test_classes_and_subsets_add_up(network: nn.Module, images: Tensor, labels: Tensor) -> None:

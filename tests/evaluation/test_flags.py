@@ -1,5 +1,6 @@
 """Each flag by itself: silent at its threshold, speaking beyond it, silent where nothing stands."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,17 @@ def test_each_speaks_beyond_its_threshold(name: str, silent: dict[str, Any], spe
 def test_where_nothing_stands_there_is_nothing_to_doubt() -> None:
     assert raised(standing={"pgd-20": 10}, zero=right(10), broken=right(10), unbounded=right(10)) == {}
     assert raised(standing={"pgd-20": 10}, deviation=1.0) == {"random-forward": False}
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_one_or_two_images_of_a_small_set_are_no_evidence(images: int) -> None:
+    """Two of 64 are 3 %, and may be a network that is sure of itself there."""
+    small = Evaluation(*(np.zeros(64, kind) for kind in (np.int64, np.int64, np.float32)))
+    for name, count in {"pgd-20": 40, "square": 40 - images, "fgsm": 40}.items():
+        small.correct[name] = np.arange(64) < count
+        small.kinds[name] = {"fgsm": ONE_STEP, "square": BLACK_BOX}.get(name, ITERATIVE)
+    given = replace(evidence(), result=small, zero=np.arange(64) < images, broken=small.clean & False)
+    assert {flag.name for flag in flags.check(given)} == ({"zero-gradient", "black-box"} if images == 3 else set())
 
 
 def test_what_was_met_does_not_block() -> None:

@@ -104,6 +104,12 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
     }
     worst = np.logical_and.reduce([clean, *outcomes.values()])
     label = np.arange(n) % 10
+    scenes = {
+        f"shift {name} {severity}": hardness + own < clean_rate - 0.05 * severity
+        for name in ("blur", "noise")
+        for severity in (1, 3, 5)
+    }
+    stayed = {c: (label == c) | (hardness + own < (1 + robust_rate + 0.01 * c) / 2) for c in range(10)}
 
     folder = root / "reports" / "records" / dataset / arm / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +121,8 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
         confidence=np.full(n, 0.9, np.float32),
         clean=clean,
         **outcomes,
+        **scenes,
+        **{f"universal {c}": right for c, right in stayed.items()},  # type: ignore[arg-type]
     )
 
     def count(right: np.ndarray) -> dict[str, int]:
@@ -139,11 +147,11 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
         ],
     }
     best["shifts"] = [
-        {"shift": name, "severity": severity, "correct": int(n * (clean_rate - 0.05 * severity)), "n": n}
-        for name in ("blur", "noise")
-        for severity in (1, 3, 5)
+        {"shift": scene.split()[1], "severity": int(scene.split()[2])} | count(right) for scene, right in scenes.items()
     ]
-    best["universal"] = [{"target": str(c), "reached": int(n * (1 - robust_rate) / 2), "n": n} for c in range(10)]
+    best["universal"] = [
+        {"target": str(c), "reached": int((~right).sum()), "n": int((label != c).sum())} for c, right in stayed.items()
+    ]
     record = {
         "schema": 1,
         "cell": {"dataset": dataset, "arm": arm, "seed": seed},

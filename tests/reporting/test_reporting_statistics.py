@@ -52,6 +52,14 @@ def test_clustered_mcnemar_of_identical_seeds_is_the_chi_square_of_one() -> None
     assert mcnemar(np.repeat(left, 3, 0), np.repeat(right, 3, 0)) == pytest.approx(expected)
 
 
+def test_several_trials_an_image_are_one_image() -> None:
+    """Of one seed, fractions are clusters: five equal trials an image say what one trial says."""
+    generator = np.random.default_rng(0)
+    left, right = generator.random((5, 200)) < 0.7, generator.random((5, 200)) < 0.6
+    once = mcnemar(left, right)  # five seeds are averaged in the same way
+    assert mcnemar(left.mean(0, keepdims=True), right.mean(0, keepdims=True)) == pytest.approx(once)
+
+
 def test_arms_that_never_disagree() -> None:
     same = outcomes("1101", "1011")
     assert mcnemar(same, same) == 1.0

@@ -150,6 +150,18 @@ def test_trials_on_the_same_images_count_each_image_once(root: Path) -> None:
     assert value.interval.half == pytest.approx(100 * wilson(round(sum(correct) / 6), 60).half)
 
 
+@pytest.mark.parametrize("metric", ["shifts", "shifts-seen", "shifts-unseen", "universal"])
+def test_pooled_trials_image_by_image_are_the_records_counts(root: Path, metric: str) -> None:
+    study = synthetic.study(root, seeds=(0,))
+    cell = Cell("digits", "mart", 0)
+    outcomes, _ = study.outcomes([cell], metric, ["blur"]) or pytest.fail("no outcomes")
+    count = study.records[cell].best.count(metric, ["blur"])
+    assert count is not None
+    assert 0 < outcomes.mean() < 1
+    # of universal perturbations an image meets as many as there are other classes; of shifts, all
+    assert outcomes.mean() == pytest.approx(count.accuracy, abs=1e-9)
+
+
 def test_attacks_of_a_second_look_stay_out_of_the_main_table(root: Path) -> None:
     extra = {"second-look-steps": {"correct": 30, "n": 60, "met": 40}}
     synthetic.edit(root, "digits/mart/0", lambda record: record["best"]["attacks"].update(extra))

@@ -10,7 +10,7 @@ import synthetic
 from turncoat.errors import TurncoatError
 from turncoat.reporting import claims
 from turncoat.reporting.claims import Claim, Measurement, Paper
-from turncoat.reporting.statistics import Interval
+from turncoat.reporting.statistics import Interval, mcnemar
 from turncoat.reporting.study import load
 from turncoat.reporting.verdicts import Verdict, judge, judge_all, rule
 from turncoat.settings import read_yaml
@@ -238,6 +238,21 @@ def test_seen_and_unseen_shifts_are_those_of_the_first_arm(root: Path, papers: l
         changed = claim.model_copy(update={"measured": claim.measured.model_copy(update={"metric": metric})})
         effects[metric] = judge(study, paper, changed, "digits").effect
     assert effects == pytest.approx({"shifts": 17.5, "shifts-seen": 30, "shifts-unseen": 5})
+
+
+@pytest.mark.parametrize("metric", ["shifts-unseen", "universal"])
+def test_pooled_trials_are_paired_image_by_image(root: Path, papers: list[Paper], metric: str) -> None:
+    paper, claim = of(papers, "mart-over-pgd")
+    changed = claim.model_copy(update={"measured": claim.measured.model_copy(update={"metric": metric})})
+    study = synthetic.study(root)
+    verdict = judge(study, paper, changed, "digits")
+    left, right = (
+        [cell for cell, _ in study.of("digits", arm)] for arm in (claim.measured.arm, claim.measured.against)
+    )
+    pairs = [study.outcomes(cells, metric) for cells in (left, right)]
+    assert None not in pairs
+    assert verdict.p_value == mcnemar(pairs[0][0], pairs[1][0])
+    assert verdict.effect == pytest.approx(100 * (pairs[0][0].mean() - pairs[1][0].mean()))
 
 
 def test_a_missing_seed_is_not_run_and_says_which(root: Path, papers: list[Paper]) -> None:

@@ -21,6 +21,7 @@ SUM_TO_ONE = 1e-3  # rows of probabilities do, to this
 DARK = 0.1  # no image has a pixel brighter than this: scaled twice
 NOTHING_LEFT = 1.0  # points of robust accuracy below which no attack can have failed
 SHARE = 1.0  # points of the images with dead gradients, or that a black box or one step turns and iterations do not
+FEWEST = 3  # images, whatever their share: of a small test set one or two say nothing
 STEPS = 3.0  # points between two PGDs that differ in steps, before a second look
 MOVED = 2.0  # points that the last gradient attack of the second look still takes off the worst case
 GAP = 5.0  # points of an attack above AutoAttack, or above the worst case after a second look
@@ -63,6 +64,15 @@ class Evidence:
     def chance(self) -> float:
         """Points by which one kind of attack may beat another: on a random network a verdict is of one draw."""
         return GAP if self.random else SHARE
+
+    def many(self, images: int, share: float) -> bool:
+        """Whether so many images are more than `share` points of all, and not one or two of a small set."""
+        return images >= FEWEST and 100 * images > share * len(self.result.label)
+
+    def turned(self, kind: str) -> int:
+        """How many images fall to this kind of attack beside the iterative ones, and not to those alone."""
+        alone = self.result.standing(ITERATIVE)
+        return int(alone.sum()) - int(self.result.standing(ITERATIVE, kind).sum())
 
     @property
     def doubtful(self) -> bool:
@@ -107,10 +117,9 @@ def image_range(e: Evidence) -> Flag | None:
 
 def zero_gradient(e: Evidence) -> Flag | None:
     """Input gradients that are zero throughout an image: saturated losses, rounding, thresholds."""
-    share = points(e.zero)
-    if not e.doubtful or share <= SHARE:
+    if not e.doubtful or not e.many(int(e.zero.sum()), SHARE):
         return None
-    return Flag("zero-gradient", f"{share:.1f} % of the images stand and have no gradient at all", blocks=True)
+    return Flag("zero-gradient", f"{points(e.zero):.1f} % of the images stand and have no gradient at all", blocks=True)
 
 
 def nan_gradient(e: Evidence) -> Flag | None:
@@ -122,18 +131,18 @@ def nan_gradient(e: Evidence) -> Flag | None:
 
 def black_box_beats_gradients(e: Evidence) -> Flag | None:
     """Images that fall to scores or transferred images, but to no gradient attack: gradients that mislead."""
-    share = points(e.result.standing(ITERATIVE)) - points(e.result.standing(ITERATIVE, BLACK_BOX))
-    if not e.doubtful or share <= e.chance:
+    fell = e.turned(BLACK_BOX)
+    if not e.doubtful or not e.many(fell, e.chance):
         return None
-    return Flag("black-box", f"{share:.1f} % of the images fall to a black box, to no gradient attack", blocks=True)
+    return Flag("black-box", f"{fell} of the images fall to a black box, to no gradient attack", blocks=True)
 
 
 def one_step_beats_iterations(e: Evidence) -> Flag | None:
     """Images that fall to one step, but to no iterative attack."""
-    share = points(e.result.standing(ITERATIVE)) - points(e.result.standing(ITERATIVE, ONE_STEP))
-    if not e.doubtful or share <= e.chance:
+    fell = e.turned(ONE_STEP)
+    if not e.doubtful or not e.many(fell, e.chance):
         return None
-    return Flag("one-step", f"{share:.1f} % of the images fall to one step, to no iterative attack", blocks=True)
+    return Flag("one-step", f"{fell} of the images fall to one step, to no iterative attack", blocks=True)
 
 
 def more_steps(e: Evidence) -> Flag | None:

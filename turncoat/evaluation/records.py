@@ -125,6 +125,7 @@ def write_examples(path: Path, result: Evaluation) -> dict[str, str]:
         "clean": result.clean,
         "worst": result.worst,
         **result.correct,
+        **result.scenes,
     }
     # uncompressed, with numpy's fixed time stamp: the content alone makes the bytes
     np.savez(buffer, **arrays)  # type: ignore[arg-type]

@@ -72,6 +72,8 @@ class Evaluation:
     `threats`: attacks under a threat of their own (None: under no norm), which the worst case leaves out.
     `met`: how many images an attack met, where it did not meet all that are classified rightly.
     `parts`: of an ensemble, who fell to which of its attacks. `kinds`: per attack, one of the three above.
+    `scenes`: who is right under "shift <name> <severity>" and "corruption <name> <severity>"; who was not sent to the
+    class by "universal <class>" (images of that class never are).
     """
 
     label: NDArray[np.int64]
@@ -88,6 +90,7 @@ class Evaluation:
     shifts: list[dict[str, Any]] = field(default_factory=list)
     corruptions: list[dict[str, Any]] = field(default_factory=list)
     universal: list[dict[str, Any]] = field(default_factory=list)
+    scenes: dict[str, Bools] = field(default_factory=dict)
     flags: list[Flag] = field(default_factory=list)
     overhead: dict[str, float] = field(default_factory=lambda: {"forward": 0.0, "backward": 0.0})
 

@@ -98,20 +98,19 @@ class Runner:
         elif planned.threat:
             result.threats[name] = {"norm": mine.norm, "epsilon": mine.epsilon}
 
-    def counted(self, key: str, work: Callable[[], int]) -> int:
-        """A number out of the journal, or by `work`; its passes are booked either way."""
+    def noted(self, key: str, work: Callable[[], Tensor]) -> Bools:
+        """What `work` says of every image, (n,) bool, or the journal; its passes are booked either way."""
 
-        def piece() -> dict[str, int]:
+        def piece() -> dict[str, Any]:
             before, self.passes = self.passes, dict.fromkeys(self.passes, 0)
-            found = {"value": work(), **self.passes}
+            found = {"right": packed(work().cpu().numpy()), **self.passes}
             self.passes = before
             return found
 
         kept = self.journal.once(f"{self.scope} {key}", piece)
         for way in self.passes:
             self.passes[way] += kept[way]
-        value: int = kept["value"]
-        return value
+        return unpacked(kept["right"], len(self.labels))
 
     def attack(
         self, name: str, planned: Planned, threat: Threat, among: Bools, label: str = ""

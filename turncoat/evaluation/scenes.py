@@ -9,7 +9,7 @@ from torch import Tensor
 
 from turncoat.attacks import CORRUPTIONS, SHIFTS, Threat, perturb
 from turncoat.errors import TurncoatError
-from turncoat.evaluation.results import Evaluation
+from turncoat.evaluation.results import Evaluation, counted
 from turncoat.evaluation.runner import Runner
 from turncoat.evaluation.suite import UNIVERSAL, Suite
 from turncoat.randomness import generator
@@ -24,48 +24,58 @@ def scenes(runner: Runner, suite: Suite, threat: Threat, held_out: Images | None
     Args:
         held_out: images and labels, none of them tested, that universal perturbations are made on.
     """
-    result.shifts = _shifted(runner, "shift", {name: SHIFTS[name] for name in suite.shifts}, suite)
-    result.corruptions = _shifted(runner, "corruption", {name: CORRUPTIONS[name] for name in suite.corruptions}, suite)
+    shifts = {name: SHIFTS[name] for name in suite.shifts}
+    corruptions = {name: CORRUPTIONS[name] for name in suite.corruptions}
+    result.shifts = _shifted(runner, "shift", shifts, suite, result)
+    result.corruptions = _shifted(runner, "corruption", corruptions, suite, result)
     if suite.universal:
         if held_out is None:
             raise TurncoatError(f"suite {suite.name}: universal perturbations need `held_out` images")
-        result.universal = _universal(runner, dict(suite.universal), threat, held_out)
+        result.universal = _universal(runner, dict(suite.universal), threat, held_out, result)
 
 
-def _shifted(runner: Runner, kind: str, chosen: Mapping[str, Shift], suite: Suite) -> list[dict[str, Any]]:
+def _shifted(
+    runner: Runner, kind: str, chosen: Mapping[str, Shift], suite: Suite, result: Evaluation
+) -> list[dict[str, Any]]:
     rows = []
     for name, shift in chosen.items():
         for severity in suite.severities:
 
-            def work(name: str = name, shift: Shift = shift, severity: int = severity) -> int:
-                right = 0
+            def work(name: str = name, shift: Shift = shift, severity: int = severity) -> Tensor:
+                right = []
                 places = np.arange(len(runner.images))
                 parts = (part.split(runner.batch_size) for part in (runner.images, runner.labels))
                 for number, (images, labels) in enumerate(zip(*parts, strict=True)):
                     source = generator(runner.seed, kind, name, severity, number, device=images.device)
                     seen = shift(images, severity, source)
                     here = places[number * runner.batch_size :][: len(images)]
-                    right += int((runner.logits(seen, here).argmax(1) == labels).sum())
-                return right
+                    right.append(runner.logits(seen, here).argmax(1) == labels)
+                return torch.cat(right)
 
-            right = runner.counted(f"{kind} {name} {severity}", work)
-            rows.append({kind: name, "severity": severity, "correct": right, "n": len(runner.labels)})
+            right = runner.noted(f"{kind} {name} {severity}", work)
+            result.scenes[f"{kind} {name} {severity}"] = right
+            rows.append({kind: name, "severity": severity, **counted(right)})
     return rows
 
 
-def _universal(runner: Runner, settings: dict[str, Any], threat: Threat, held_out: Images) -> list[dict[str, Any]]:
+def _universal(
+    runner: Runner, settings: dict[str, Any], threat: Threat, held_out: Images, result: Evaluation
+) -> list[dict[str, Any]]:
     """How many images of other classes one perturbation a class sends to it; made anew against this very network."""
     make = UNIVERSAL[settings.pop("form")]
     rows = []
     for target in range(runner.clean_logits.shape[1]):
         others = runner.labels != target
 
-        def work(target: int = target, others: Tensor = others) -> int:
+        def work(target: int = target, others: Tensor = others) -> Tensor:
             source = generator(runner.seed, "universal", target, device=runner.images.device)
             change = make(runner.model, *held_out, threat, target=target, generator=source, **settings)
             changed = perturb(runner.images[others], change)
-            return int((runner.logits(changed, np.flatnonzero(others.cpu().numpy())).argmax(1) == target).sum())
+            stayed = torch.ones_like(others)
+            stayed[others] = runner.logits(changed, np.flatnonzero(others.cpu().numpy())).argmax(1) != target
+            return stayed
 
-        reached = runner.counted(f"universal {target}", work)
-        rows.append({"target": target, "reached": reached, "n": int(others.sum())})
+        stayed = runner.noted(f"universal {target}", work)
+        result.scenes[f"universal {target}"] = stayed
+        rows.append({"target": target, "reached": int((~stayed).sum()), "n": int(others.sum())})
     return rows

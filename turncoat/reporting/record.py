@@ -103,6 +103,11 @@ class SceneCount(Count):
     corruption: str | None = None
     severity: int
 
+    @property
+    def name(self) -> str:
+        """Its array in examples.npz."""
+        return f"{f'shift {self.shift}' if self.shift else f'corruption {self.corruption}'} {self.severity}"
+
 
 class Universal(_Read):
     """How many of the `n` images of other classes one perturbation sends to `target`."""
@@ -138,18 +143,19 @@ class Checkpoint(_Read):
             return self.clean
         if metric == "worst":
             return self.worst
-        if metric.startswith("shifts"):
-            chosen: dict[str, Callable[[SceneCount], bool]] = {
-                "shifts": lambda row: True,
-                "shifts-seen": lambda row: row.shift in seen,
-                "shifts-unseen": lambda row: row.shift not in seen,
-            }
-            return _pooled([row for row in self.shifts if chosen[metric](row)]) if metric in chosen else None
-        if metric == "corruptions":
-            return _pooled(self.corruptions)
         if metric == "universal":
             return _pooled([Count(correct=row.n - row.reached, n=row.n) for row in self.universal])
-        return self.attacks.get(metric) or self.measures.get(metric)
+        return self.attacks.get(metric) or self.measures.get(metric) or _pooled(self.pooled(metric, seen))
+
+    def pooled(self, metric: str, seen: Collection[str] = ()) -> list[SceneCount]:
+        """The shifts or corruptions that a metric is over, at all severities; none for any other metric."""
+        chosen: dict[str, Callable[[SceneCount], bool]] = {
+            "shifts": lambda row: row.shift is not None,
+            "shifts-seen": lambda row: row.shift is not None and row.shift in seen,
+            "shifts-unseen": lambda row: row.shift is not None and row.shift not in seen,
+            "corruptions": lambda row: row.corruption is not None,
+        }
+        return [row for row in [*self.shifts, *self.corruptions] if metric in chosen and chosen[metric](row)]
 
     @property
     def scenes(self) -> list[str]:

@@ -5,14 +5,14 @@ Everything works on fractions, not percent; every interval is two-sided at `LEVE
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.95
 
-Outcomes = npt.NDArray[np.bool_]  # (seeds, images): was this image classified correctly?
+Outcomes = npt.NDArray[Any]  # (seeds, images): bool, right or wrong; float64, in which fraction of the image's trials
 
 
 class Interval(NamedTuple):
@@ -73,10 +73,11 @@ def image_interval(left: Outcomes, right: Outcomes) -> Interval:
 def mcnemar(left: Outcomes, right: Outcomes) -> float:
     """Two-sided p-value of "both arms are equally often right", both (seeds, images) on the same images.
 
-    One seed: McNemar's exact test on the images where the arms disagree. Several: its extension to clustered pairs, an
-    image being the cluster (Durkalski et al. 2003); with one seed that would be McNemar's chi-square.
+    One seed: McNemar's exact test on the images where the arms disagree. Several, or several trials an image: its
+    extension to clustered pairs, an image being the cluster (Durkalski et al. 2003); with one seed and one trial that
+    would be McNemar's chi-square.
     """
-    if len(left) == 1:
+    if len(left) == 1 and left.dtype == right.dtype == np.bool_:
         from scipy.stats import binomtest
 
         only_left, only_right = int((left & ~right).sum()), int((~left & right).sum())

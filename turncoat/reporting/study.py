@@ -79,8 +79,15 @@ class Study:
         path = self.path(cell, "provenance.json")
         return dict(read_json(path)) if path.exists() else {}
 
-    def outcomes(self, cells: Sequence[Cell], metric: str) -> tuple[Outcomes, list[int]] | None:
+    def outcomes(
+        self, cells: Sequence[Cell], metric: str, seen: Sequence[str] = ()
+    ) -> tuple[Outcomes, list[int]] | None:
         """Right or wrong per image, (cells, images), and the images' indices; None where some cell kept none.
+
+        Where a metric pools several trials an image (`Checkpoint.count`): the fraction of them.
+
+        Args:
+            seen: what `shifts-seen` are.
 
         Raises:
             TurncoatError: a file that is not the one its record names, or cells that met different images.
@@ -93,12 +100,9 @@ class Study:
             if sha256(path) != self.records[cell].examples["sha256"]:
                 raise TurncoatError(f"{path}: not the file its record names; run `{cell.command}`")
             arrays = _examples(path, self.records[cell].examples["sha256"])
-            worst = self.records[cell].best.worst
-            together = ["worst"] if worst is None or "worst" in arrays else ["clean", *worst.attacks]
-            names = together if metric == "worst" else [metric]
-            if any(name not in arrays for name in names):
+            if (row := _by_image(arrays, metric, self.records[cell], seen)) is None:
                 return None
-            rows.append(np.logical_and.reduce([arrays[name].astype(bool) for name in names]))
+            rows.append(row)
             if index is None:
                 index = arrays["index"].tolist()
             elif index != arrays["index"].tolist():
@@ -111,6 +115,27 @@ def _examples(path: Path, checksum: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an examples.npz whose checksum was verified; read once, for every claim that pairs the cell."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def _by_image(
+    arrays: Mapping[str, npt.NDArray[Any]], metric: str, record: Record, seen: Sequence[str]
+) -> npt.NDArray[Any] | None:
+    """(n,) right or wrong under a metric, or the fraction of an image's trials; None where it is not in the arrays."""
+    if metric in arrays:
+        return arrays[metric].astype(bool)
+    if metric == "worst" and record.best.worst is not None:
+        names = ["clean", *record.best.worst.attacks]
+        together = [arrays[name].astype(bool) for name in names if name in arrays]
+        return np.logical_and.reduce(together) if len(together) == len(names) else None
+    if metric == "universal":  # an image is tried by each class but its own
+        names = [f"universal {place}" for place in range(len(record.classes))]
+        if any(name not in arrays for name in names):
+            return None
+        tried = [arrays["label"] != place for place in range(len(names))]
+        return np.average([arrays[name] for name in names], axis=0, weights=tried)
+    trials = [arrays[row.name] for row in record.best.pooled(metric, seen) if row.name in arrays]
+    whole = len(trials) == len(record.best.pooled(metric, seen)) > 0
+    return np.stack(trials).mean(0) if whole else None
 
 
 def expected(settings: Settings) -> list[Cell]:

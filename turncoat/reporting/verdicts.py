@@ -153,8 +153,9 @@ def _uncertainty(
     over_seeds = t_interval(differences)
     halves = [over_seeds.half] if over_seeds else []
     p_value = None
-    mine = study.outcomes(left, measured.metric)
-    theirs = study.outcomes(right, measured.against_metric or measured.metric)
+    seen = study.records[left[0]].seen
+    mine = study.outcomes(left, measured.metric, seen)
+    theirs = study.outcomes(right, measured.against_metric or measured.metric, seen)
     if mine and theirs and mine[1] == theirs[1]:
         halves.append(100 * image_interval(mine[0], theirs[0]).half)
         p_value = mcnemar(mine[0], theirs[0])

@@ -24,7 +24,7 @@ def main() -> None:
     from turncoat.attacks import Threat
     from turncoat.data.batches import resident
     from turncoat.evaluation.by_paper import ANALYSES, Arm, Material
-    from turncoat.evaluation.perturbed import load_perturbed
+    from turncoat.evaluation.perturbed import load_examples, load_perturbed
     from turncoat.files import read_json, sha256, write_atomic, write_json
     from turncoat.settings import load
     from turncoat.training import resolve
@@ -34,8 +34,8 @@ def main() -> None:
     compute, seed = resolve(settings.compute), settings.study.seeds[0]
     device, stored = compute.device, perturbed_folder(dataset, seed)
     told = read_json(stored / "perturbed.json")
-    with np.load(stored / "examples.npz", allow_pickle=False) as file:
-        universal = {name: torch.from_numpy(file[f"universal-{name}"]).to(device) for name in told["universal"]}
+    examples = load_examples(stored)
+    universal = {name: torch.from_numpy(examples[f"universal-{name}"]).to(device) for name in told["universal"]}
     split = data.load(data_folder(dataset))
 
     def network(arm: str) -> torch.nn.Module:

@@ -36,6 +36,7 @@ def _all(root: Path, cache: Path) -> Iterator[Check]:
     for about in sorted(root.glob("data/perturbed/*/*/perturbed.json")):
         yield from _listed("arrays", about, "sha256", "{}.npy")
         yield from _listed("arrays", about, "predictions", "predictions.npy")
+        yield from _listed("arrays", about, "examples", "examples.npz")
     for about in sorted(root.glob("models/**/training.json")):
         yield from _listed("weights", about, "weights", "{}.safetensors")
     for about in sorted(root.glob("reports/records/*/*/*/record.json")):

@@ -22,7 +22,7 @@ from turncoat.errors import TurncoatError
 from turncoat.evaluation import evaluate, plan_suite
 from turncoat.evaluation.__main__ import main as command_line
 from turncoat.evaluation.journal import Journal, packed, unpacked
-from turncoat.evaluation.perturbed import load_perturbed, load_predictions, save_perturbed
+from turncoat.evaluation.perturbed import load_examples, load_perturbed, load_predictions, save_perturbed
 from turncoat.files import sha256, write_json
 from turncoat.settings import DataSettings
 
@@ -252,7 +252,11 @@ def test_perturbed_images_are_believed_only_with_their_checksum(tmp_path: Path, 
     save_perturbed(tmp_path, {"a": images}, labels, {"x": np.zeros(3)}, {"n": 200})
     assert torch.equal(load_perturbed(tmp_path)["a"], images)
     assert (load_predictions(tmp_path) == labels.numpy()).all()
-    for name, reads in (("a.npy", load_perturbed), ("predictions.npy", load_predictions)):
+    for name, reads in (
+        ("a.npy", load_perturbed),
+        ("predictions.npy", load_predictions),
+        ("examples.npz", load_examples),
+    ):
         content = bytearray((tmp_path / name).read_bytes())
         content[-1] ^= 1
         (tmp_path / name).write_bytes(content)

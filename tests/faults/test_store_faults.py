@@ -48,6 +48,7 @@ def test_04_verify_names_every_damaged_file(finished: Path, tmp_path: Path) -> N
         RECORD / "examples.npz",
         Path("data/digits/test_images.npy"),
         Path("data/perturbed/digits/0/predictions.npy"),
+        Path("data/perturbed/digits/0/examples.npz"),
         Path("reports/records/digits/standard/0/record.json"),
     ]
     for path in damaged:
@@ -57,7 +58,7 @@ def test_04_verify_names_every_damaged_file(finished: Path, tmp_path: Path) -> N
     named = {line.partition(": ")[0] for line in faults}
     assert named == {str(path) for path in damaged} | {"models/digits/standard/0/last.safetensors"}
     assert all("delete" in line and "`dvc repro`" in line for line in faults)
-    assert last.startswith("6 faults; checked: ")
+    assert last.startswith("7 faults; checked: ")
 
     for line in faults:  # the remedy, word for word
         shutil.rmtree(folder / line.split("delete ")[1].split(" and run")[0], ignore_errors=True)

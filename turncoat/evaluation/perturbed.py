@@ -31,8 +31,8 @@ def save_perturbed(
     np.savez(buffer, **dict(examples))  # type: ignore[arg-type]
     write_atomic(folder / "examples.npz", buffer.getvalue())
     sums = {name: sha256(folder / f"{name}.npy") for name in images}
-    made = {"sha256": sums, "predictions": sha256(folder / "predictions.npy")}
-    write_json(folder / "perturbed.json", dict(info) | made)
+    beside = {"predictions": sha256(folder / "predictions.npy"), "examples": sha256(folder / "examples.npz")}
+    write_json(folder / "perturbed.json", dict(info) | {"sha256": sums} | beside)
 
 
 def _write(path: Path, write: Any, array: NDArray[Any]) -> None:
@@ -54,6 +54,13 @@ def load_perturbed(folder: Path) -> dict[str, Tensor]:
 def load_predictions(folder: Path) -> NDArray[np.int64]:
     """What the baseline says to the clean images, (n,); raises as `load_perturbed`."""
     return _read(folder / "predictions.npy", read_json(folder / "perturbed.json").get("predictions"))
+
+
+def load_examples(folder: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of examples.npz, by name; raises as `load_perturbed`."""
+    arrays: Any = _read(folder / "examples.npz", read_json(folder / "perturbed.json").get("examples"))
+    with arrays:
+        return dict(arrays)
 
 
 def _read(path: Path, checksum: str | None) -> NDArray[Any]:

@@ -97,7 +97,7 @@ def test_a_figure_says_what_it_shows_and_comes_out_the_same(
 
 
 def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Study) -> None:
-    table = atop_figures.transforms_table(study, "digits")
+    table = atop_figures.transforms_table(study, "digits", study.arms("digits"))
     assert table
     assert [row[:3] for row in table.rows] == [
         ["RT1", "no", "purifier-rt1"],

@@ -81,7 +81,7 @@ def test_a_margin_is_half_of_the_reported_effect(papers: list[Paper]) -> None:
 def test_every_arm_that_a_claim_compares_is_defined(papers: list[Paper]) -> None:
     """An arm renamed in params.yaml would turn its claims into "not run" without a word."""
     defined = read_yaml(CLAIMS.parent / "params.yaml")["arms"]
-    compared = {arm for p in papers for claim in p.claims for arm in (claim.measured.arm, claim.measured.against)}
+    compared = {arm for p in papers for claim in p.claims for pair in claim.pairs for arm in pair}
     swept = {arm for paper in papers for sweep in paper.sweeps for line in sweep.lines.values() for arm in line}
     assert compared | swept <= set(defined)
 
@@ -98,6 +98,7 @@ def test_every_arm_that_a_claim_compares_is_defined(papers: list[Paper]) -> None
         ("name: mart", "name: smart", "must be the file's own"),
         ("mart: [mart-no-kl", "pgd: [mart-no-kl", "the line pgd does not hold the arm of its name"),
         ("points: 5.32", "points: soon", "claims.0.reported"),
+        ("margin: 2.66}", "margin: 2.66}\n    on: {mnist: {arm: mart, against: tradez}}", "tradez is not among arms"),
     ],
 )
 def test_a_faulty_claims_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -253,6 +254,18 @@ def test_pooled_trials_are_paired_image_by_image(root: Path, papers: list[Paper]
     assert None not in pairs
     assert verdict.p_value == mcnemar(pairs[0][0], pairs[1][0])
     assert verdict.effect == pytest.approx(100 * (pairs[0][0].mean() - pairs[1][0].mean()))
+
+
+def test_a_claim_compares_other_arms_where_it_says_so(root: Path, papers: list[Paper]) -> None:
+    paper, claim = of(papers, "mart-kl")
+    elsewhere = claim.model_copy(update={"on": {"digits": claims.Pair(arm="mart", against="pgd")}})
+    study = synthetic.study(root)
+    assert (
+        judge(study, paper, elsewhere, "digits").effect == judge(study, *of(papers, "mart-over-pgd"), "digits").effect
+    )
+    assert judge(study, paper, claim, "digits").effect != judge(study, paper, elsewhere, "digits").effect
+    assert elsewhere.measurement("cifar10") == claim.measured
+    assert elsewhere.pairs == [("mart", "mart-no-kl"), ("mart", "pgd")]
 
 
 def test_a_missing_seed_is_not_run_and_says_which(root: Path, papers: list[Paper]) -> None:

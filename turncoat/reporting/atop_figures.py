@@ -54,9 +54,9 @@ def by_transform(study: Study, dataset: str, arms: Sequence[str], looks: Mapping
     )
 
 
-def transforms_table(study: Study, dataset: str) -> Table | None:
+def transforms_table(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
     """The paper's table 7: each transform without and with fine-tuning, clean, under each attack, in the worst case."""
-    found = _pairs(study, dataset, study.arms(dataset))
+    found = _pairs(study, dataset, arms)
     metrics = ["clean", *study.attacks(dataset), "worst"]
     rows = []
     for name, row in found.items():

@@ -35,7 +35,14 @@ class Reported(Strict):
     of: Text
 
 
-class Measurement(Strict):
+class Pair(Strict):
+    """Two arms to be compared: the first minus the second."""
+
+    arm: Slug
+    against: Slug
+
+
+class Measurement(Pair):
     """Accuracy of `arm` minus accuracy of `against`, in percentage points, is expected to be `direction`.
 
     `metric`: clean, worst, an attack of the suite, or a paper's own measure. `margin`: the effect that the claim needs;
@@ -43,8 +50,6 @@ class Measurement(Strict):
     """
 
     metric: str
-    arm: Slug
-    against: Slug
     against_metric: str | None = None
     direction: Literal["higher", "lower", "level"]
     margin: float = Field(ge=0)
@@ -59,7 +64,10 @@ class Measurement(Strict):
 
 
 class Claim(Strict):
-    """One statement that a measurement can decide, in our own words."""
+    """One statement that a measurement can decide, in our own words.
+
+    `on` names other arms for single data sets, for what is a small part of one is all of another.
+    """
 
     id: Slug
     kind: Literal["headline", "component", "supporting", "third party", "control"]
@@ -69,6 +77,18 @@ class Claim(Strict):
     networks: list[str] = []
     reported: Reported | Literal["unavailable"]
     measured: Measurement
+    on: dict[Slug, Pair] = {}
+
+    def measurement(self, dataset: str) -> Measurement:
+        """What decides the claim on the data set."""
+        pair = self.on.get(dataset)
+        return self.measured.model_copy(update=pair.model_dump()) if pair else self.measured
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every pair of arms that the claim compares on some data set."""
+        compared: list[Pair] = [self.measured, *self.on.values()]
+        return list(dict.fromkeys((pair.arm, pair.against) for pair in compared))
 
 
 class ReportedValue(Strict):
@@ -125,7 +145,7 @@ class Paper(Strict):
         columns = [(value.arm, value.metric) for value in self.reported]
         if repeated := [pair for pair in columns if columns.count(pair) > 1]:
             raise ValueError(f"reported: {' under '.join(repeated[0])} stands twice")
-        named = [(f"claims.{c.id}", arm) for c in self.claims for arm in (c.measured.arm, c.measured.against)]
+        named = [(f"claims.{c.id}", arm) for c in self.claims for pair in c.pairs for arm in pair]
         for where, arm in named + [("reported", value.arm) for value in self.reported]:
             if arm not in self.arms:
                 raise ValueError(f"{where}: {arm} is not among arms: {', '.join(self.arms)}")

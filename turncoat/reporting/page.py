@@ -18,7 +18,7 @@ from turncoat.reporting.measures import NORMS, accuracy
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
-from turncoat.reporting.tables import p_text, points
+from turncoat.reporting.tables import OWN_TABLES, p_text, points
 from turncoat.reporting.verdicts import WORDS, Verdict, margin_text
 
 
@@ -63,6 +63,7 @@ def render(
         explorer=_explorer(study),
         metrics=_metrics(study),
         tables=made,
+        own_tables=OWN_TABLES,
         pictures=pictures,
         looks=style.looks(study.settings.study.arms, study.settings.arms),
         provenance=_provenance(study),
@@ -91,6 +92,7 @@ def _summary(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> dict[str, 
 def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """A claim with its verdicts, one a data set, and the rule that decides it in words."""
     measured = claim.measured
+    elsewhere = "".join(f"; on {name}: {pair.arm} and {pair.against}" for name, pair in claim.on.items())
     second = measured.against_metric or measured.metric
     metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"
     margin = margin_text(measured.margin)
@@ -102,7 +104,7 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
     return {
         "paper": paper,
         "claim": claim,
-        "rule": f"{metric}: {measured.arm} {needs} {measured.against}",
+        "rule": f"{metric}: {measured.arm} {needs} {measured.against}{elsewhere}",
         "verdicts": [v for v in verdicts if v.claim == claim.id and v.paper == paper.name],
     }
 

@@ -71,12 +71,13 @@ def effects(dataset: str, claims: Sequence[Claim], verdicts: Mapping[str, Verdic
 
 def ablation(study: Study, dataset: str, claims: Sequence[Claim], looks: Mapping[str, Look]) -> Picture:
     """The components: accuracy by the measure that decides them, for all arms compared by it, with what each costs."""
-    components = [claim.measured for claim in claims if claim.kind == "component"]
+    components = [claim.measurement(dataset) for claim in claims if claim.kind == "component"]
     if not components:
         return None
     metric = components[0].metric
     parts = {arm for measured in components for arm in (measured.arm, measured.against)}
-    alike = [claim.measured for claim in claims if claim.measured.metric == metric and claim.measured.arm in parts]
+    every = [claim.measurement(dataset) for claim in claims]
+    alike = [measured for measured in every if measured.metric == metric and measured.arm in parts]
     arms = study.arms(dataset, [arm for measured in alike for arm in (measured.arm, measured.against)])
     whole = alike[0].arm
     seen = study.of(dataset, whole)[0][1].seen if whole in arms else []

@@ -10,9 +10,17 @@ from turncoat.files import write_atomic
 
 _TEX = {character: f"\\{character}" for character in "&%$#_{}"}
 _TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "’": "'"}
-_TEX |= {"±": r"$\pm$", "−": r"$-$", "≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "→": r"$\rightarrow$"}
+_TEX |= {
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "†": r"$\dagger$",
+}
 _TEX |= {"∞": r"$\infty$", "ℓ": r"$\ell$", "ε": r"$\varepsilon$", "β": r"$\beta$", "λ": r"$\lambda$", "δ": r"$\delta$"}
-_TEX |= {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+_TEX |= {"†": r"$\dagger$", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ The best of a column is bold only where its interval lies above every other arm'
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from turncoat.reporting import rat_tables, reverse_tables
 from turncoat.reporting.atop_figures import transforms_table
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
@@ -135,7 +136,7 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
     ran = study.arms(dataset, list(paper.arms))
     arms = [arm for arm in paper.arms if arm in ran or any(arm == of for of, _ in reported)]
     claimed = ("shifts" if c.measured.metric.startswith("shifts") else c.measured.metric for c in paper.claims)
-    wanted = dict.fromkeys(["clean", *(metric for _, metric in reported), "pgd-20", "worst", *claimed])
+    wanted = _in_order(study, ["clean", "pgd-20", "autoattack", "worst", *(metric for _, metric in reported), *claimed])
     there = {metric for arm in ran for metric in wanted if accuracy(study, dataset, arm, metric)}
     header, columns = ["arm"], []
     bold = set()
@@ -156,13 +157,20 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
             )
     header += PASSES
     columns += [[passes(study, dataset, arm)[way] for arm in arms] for way in (0, 1)]
-    settings = "; ".join(dict.fromkeys(value.setting for value in paper.reported)) or "nothing could be read"
-    caption = (
-        f"{paper.short}: accuracy in percent. Measured on {dataset}, with training's {PASSES_MEAN}. "
-        f"Reported: {settings}"
+    settings = "; ".join(dict.fromkeys(value.setting for value in paper.reported))
+    caption = f"{paper.short}: accuracy in percent. Measured on {dataset}, with training's {PASSES_MEAN}. " + (
+        f"Reported: {settings}" if settings else "No accuracy of the paper's could be read"
     )
     rows = [list(row) for row in zip(arms, *columns, strict=True)]
     return Table(f"{paper.name}-{dataset}", caption, header, rows, frozenset(bold))
+
+
+def _in_order(study: Study, metrics: Sequence[str]) -> list[str]:
+    """Each metric once: clean, other measures, the suite's attacks, other attacks, the worst case."""
+    suite = list(study.settings.suites[study.settings.study.suite].attacks)
+    rank = {"clean": -2, "worst": len(suite) + 1} | {name: place for place, name in enumerate(suite)}
+    attacks = {value for value in metrics if value.startswith(("pgd", "fgsm", "margin", "autoattack"))}
+    return sorted(dict.fromkeys(metrics), key=lambda name: rank.get(name, len(suite) if name in attacks else -1))
 
 
 def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset: str) -> Table:
@@ -204,19 +212,25 @@ def p_text(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
+OWN_TABLES: dict[str, dict[str, Callable[[Study, str, Sequence[str]], Table | None]]] = {
+    # of one paper alone, named `<paper>-<what>-<data set>`
+    "atop": {"transforms": transforms_table},
+    "rat": {"controls": rat_tables.controls, "differences": rat_tables.differences},
+    "reverse": {"shifts": reverse_tables.shifts, "gains": reverse_tables.gains, "bits": reverse_tables.by_bits},
+}
+
+
 def write(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], folder: Path) -> dict[str, Table]:
     """Save all tables; returns them by name."""
     tables = [missing_table(study)]
     for dataset in study.datasets:
         tables.append(main_table(study, dataset, study.settings.study.arms))
         tables += [make(study, dataset) for make in (seeds_table, checkpoints_table, cost_table)]
-        tables += [
-            paper_table(study, paper, dataset)
-            for paper in papers
-            if study.arms_of(dataset, paper.name, list(paper.arms))
-        ]
-        if transforms := transforms_table(study, dataset):
-            tables.append(transforms)
+        for paper in papers:
+            if arms := study.arms_of(dataset, paper.name, list(paper.arms)):
+                tables.append(paper_table(study, paper, dataset))
+                makers = OWN_TABLES.get(paper.name, {}).values()
+                tables += [table for make in makers if (table := make(study, dataset, arms))]
     tables += [verdict_table(papers, verdicts, dataset) for dataset in study.settings.study.datasets]
     for table in tables:
         table.save(folder)

@@ -1,13 +1,13 @@
 """Verdicts by fixed rules (docs/claims.md). The rules see numbers and flags, never a name or an opinion."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from turncoat.reporting.claims import Claim, Measurement, Paper
-from turncoat.reporting.record import Cell, Count
-from turncoat.reporting.statistics import Interval, image_interval, mcnemar, t_interval, wilson
+from turncoat.reporting.contrast import contrast
+from turncoat.reporting.record import Cell
+from turncoat.reporting.statistics import Interval
 from turncoat.reporting.study import Study
 
 Word = Literal["reproduced", "direction holds", "not reproduced", "inconclusive", "unreliable", "not run"]
@@ -46,7 +46,7 @@ def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
 
 def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     """The verdict on one claim on one data set."""
-    measured = claim.measured
+    measured = claim.measurement(dataset)
     own = own_setting(study, claim, dataset)
 
     def verdict(word: Word, why: str, **numbers: object) -> Verdict:
@@ -54,32 +54,16 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
 
     if lack := _lack(study, measured, dataset):
         return verdict("not run", lack)
-    left, right = ([cell for cell, _ in study.of(dataset, arm)] for arm in (measured.arm, measured.against))
     second = measured.against_metric or measured.metric
-    pairs = []
-    for a, b in zip(left, right, strict=True):
-        mine, theirs = study.records[a], study.records[b]
-        # both arms are judged on the shifts that the first was trained for
-        pairs.append((mine.best.count(measured.metric, mine.seen), theirs.best.count(second, mine.seen)))
-    known = [(a, b) for a, b in pairs if a and b]
-    if len(known) < len(pairs):
+    found = contrast(study, dataset, (measured.arm, measured.against), measured.metric, second)
+    if found is None:
         absent = " or ".join(dict.fromkeys([measured.metric, second]))
         return verdict("not run", f"the suite has no measure named {absent}")
-
-    differences = [100 * (a.accuracy - b.accuracy) for a, b in known]
-    effect = math.fsum(differences) / len(differences)
-    interval, p_value = _uncertainty(study, measured, left, right, known, differences)
-    numbers = {
-        "effect": effect,
-        "interval": interval,
-        "p_value": p_value,
-        "n": min(count.sample[1] for pair in known for count in pair),
-        "seeds": tuple(cell.seed for cell in left),
-        "cells": tuple(dict.fromkeys([*left, *right])),
-    }
+    numbers = vars(found)
+    left, right = ([cell for cell in found.cells if cell.arm == arm] for arm in (measured.arm, measured.against))
     if flags := _blocking(study, measured, left, right):
         return verdict("unreliable", f"flagged: {'; '.join(flags)}", **numbers)
-    word, why = rule(measured, interval, len(left), own)
+    word, why = rule(measured, found.interval, len(found.seeds), own)
     return verdict(word, why, **numbers)
 
 
@@ -139,34 +123,6 @@ def _lack(study: Study, measured: Measurement, dataset: str) -> str | None:
     cells = [Cell(dataset, arm, seed) for arm in arms for seed in study.settings.study.seeds]
     gone = [cell for cell in cells if cell in study.missing]
     return f"missing: {', '.join(map(str, gone))} ({study.missing[gone[0]]})" if gone else None
-
-
-def _uncertainty(
-    study: Study,
-    measured: Measurement,
-    left: Sequence[Cell],
-    right: Sequence[Cell],
-    counts: Sequence[tuple[Count, Count]],
-    differences: Sequence[float],
-) -> tuple[Interval, float | None]:
-    """The effect ± the wider of two halves, over seeds (Student) and over images (paired); and McNemar's p-value."""
-    over_seeds = t_interval(differences)
-    halves = [over_seeds.half] if over_seeds else []
-    p_value = None
-    seen = study.records[left[0]].seen
-    mine = study.outcomes(left, measured.metric, seen)
-    theirs = study.outcomes(right, measured.against_metric or measured.metric, seen)
-    if mine and theirs and mine[1] == theirs[1]:
-        halves.append(100 * image_interval(mine[0], theirs[0]).half)
-        p_value = mcnemar(mine[0], theirs[0])
-    effect = math.fsum(differences) / len(differences)
-    if halves:
-        return Interval(effect - max(halves), effect + max(halves)), p_value
-    # one seed and no outcomes per image: two unpaired accuracies (Newcombe 1998, method 10)
-    (a, b), ((low_a, high_a), (low_b, high_b)) = counts[0], (wilson(*count.sample) for count in counts[0])
-    down = math.hypot(a.accuracy - low_a, high_b - b.accuracy)
-    up = math.hypot(high_a - a.accuracy, b.accuracy - low_b)
-    return Interval(effect - 100 * down, effect + 100 * up), None
 
 
 def _blocking(study: Study, measured: Measurement, left: Sequence[Cell], right: Sequence[Cell]) -> list[str]:

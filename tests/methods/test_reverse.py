@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from tests.methods.small import CLASSES, batch_of, gradients, method, network, softmax, split_of
+from tests.methods.small import CLASSES, batch_of, gradients, images_of, method, network, softmax, split_of
 from turncoat.attacks import SHIFTS
 from turncoat.errors import TurncoatError
 from turncoat.methods.adapted import AdaptedSettings
 from turncoat.methods.reverse import ReverseSettings, tell_apart, with_features
 from turncoat.methods.shifting import ShiftingSettings, oracle, shifted
-from turncoat.models import tensor_digest
+from turncoat.models import Classifier, build, tensor_digest
 from turncoat.models.quantised import Quantised
 from turncoat.settings import TrainingSettings, validate
 from turncoat.training import Compute, fit
@@ -54,6 +54,25 @@ def test_the_frozen_classifier_never_moves(mode, quantised):
     assert outcome.best_epoch == 3  # the last
     assert deployed.spec["classifier"]["kind"] == ("quantised" if quantised else "classifier")
     assert (rounded == before) == (quantised is None)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2", pytest.param("vgg16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bits", [None, 4])
+def test_the_papers_networks_behind_a_calibrator(model, bits):
+    """The three that the abstracts name: frozen, whole or at few bits, and rebuilt from what is stored of them."""
+    net = Classifier(model, CLASSES, (1, 8, 8), [0.4], [0.3])
+    before = tensor_digest(net.state_dict())
+    quantised = {"weights": bits, "activations": bits} if bits else None
+    made = method("reverse", net, split_of(8), mode="adversarial", seen=SEEN, width=4, quantised=quantised)
+    train(made, split_of(8), epochs=1, lr=0.01, optimizer="adam")
+    deployed = made.deploy(made.model).eval()
+    assert tensor_digest(net.state_dict()) == before
+    again = build(deployed.spec).eval()
+    again.load_state_dict(deployed.state_dict())
+    images = images_of(3)
+    with torch.no_grad():
+        torch.testing.assert_close(again(images), deployed(images))
+        assert not torch.equal(deployed(images), net.eval()(images))
 
 
 def test_a_classifier_that_moved_is_not_deployed():

@@ -25,7 +25,7 @@ from pathlib import Path
 from tests.faults.study import ENVIRONMENT, lay
 from turncoat.settings import load
 
-LONGEST = 8.0  # seconds after the start of its stage that a kill may wait: a stage of digits takes about as long
+LONGEST = 5.0  # seconds after the start of its stage that a kill may wait: a stage of digits takes about as long
 
 
 @dataclass

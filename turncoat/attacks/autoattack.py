@@ -85,7 +85,7 @@ def autoattack(
     with attacked(model, mode, generator), torch.no_grad():
         seen = eot(model, EOT_DRAWS) if version == "rand" else model
         if clean_logits is None:
-            clean_logits = torch.cat([seen(batch) for batch in images.split(size)])
+            clean_logits = _exact(seen, images, size)
         adversarial = images.clone()
         standing = (~fallen(clean_logits, labels)).nonzero()[:, 0]
         for number, (name, attack) in enumerate(stages.items()):
@@ -96,8 +96,14 @@ def autoattack(
                 seen, images[standing], labels[standing], threat,
                 generator=generator, batch_size=size, mode=mode, progress=progress, **extra,
             )  # fmt: skip
-            down = fallen(torch.cat([seen(batch) for batch in found.split(size)]), labels[standing])
+            down = fallen(_exact(seen, found, size), labels[standing])
             told = down if number else torch.ones_like(down)
             adversarial[standing[told]] = found[told]
             standing = standing[~down]
         return adversarial
+
+
+def _exact(model: nn.Module, images: Tensor, size: int) -> Tensor:
+    """Logits (n, k) that decide who stands: float32 also under a caller's autocast."""
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.cat([model(batch) for batch in images.split(size)])

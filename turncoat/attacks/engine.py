@@ -77,12 +77,12 @@ def input_gradient(
         losses = loss(logits, *given)
         if not losses.requires_grad:
             return torch.zeros_like(images), losses.detach(), logits.detach()
-        scale = HALF_SCALE if _half(logits) else 1.0
+        scale = HALF_SCALE if half(logits) else 1.0
         grads = torch.autograd.grad(losses.sum() * scale, images, allow_unused=True, materialize_grads=True)
     return grads[0] if scale == 1.0 else grads[0] / scale, losses.detach(), logits.detach()
 
 
-def _half(logits: Tensor) -> bool:
+def half(logits: Tensor) -> bool:
     """Whether the gradient passes through float16, also where the network hands out float32."""
     kind = logits.device.type
     cast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16

@@ -1,19 +1,19 @@
-"""PGD: repeated gradient steps, each brought back into the threat (Madry et al. 2018, arXiv 1706.06083).
+"""PGD: repeated gradient steps, each brought back into the threat (Madry et al. 2018, arXiv 1706.06083)."""
 
-The l1 step moves the few coordinates with the largest gradients (Tramer & Boneh 2019, arXiv 1904.13000).
-"""
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from .board import Board, Rows
+from .compiled import compiled_step
 from .engine import attacked, check, input_gradient
 from .losses import Loss, Objective, objective
-from .threat import Threat, normal, per_example
+from .threat import Projection, Threat, ascend, normal
 
 STARTS = ("uniform", "gaussian", "none")
+Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
 GAUSSIAN = 0.001  # standard deviation of the start that TRADES and MART use
-SPARSITY = 0.01  # share of the coordinates that an l1 step moves
 
 
 def pgd(
@@ -31,6 +31,7 @@ def pgd(
     generator: torch.Generator | None = None,
     mode: str = "eval",
     early_stop: bool = False,
+    compile: bool = False,
 ) -> Tensor:
     """Projected gradient ascent on `loss`.
 
@@ -46,6 +47,7 @@ def pgd(
         early_stop: False, for training: the last iterate, exactly `steps` forward and backward passes, no host
             synchronisation. True, for evaluation: examples leave when they fall; the result is the iterate that fell,
             else the one of highest loss, at one forward pass more.
+        compile: make each step one compiled function (see compiled.py): the same up to rounding, for long runs.
 
     Returns: (n, c, h, w) float32, within the threat to 1e-6.
     """
@@ -54,21 +56,36 @@ def pgd(
         raise ValueError(f"step: {step!r} is not allowed; give a step size above 0, in units of epsilon")
     if restarts > 1 and (start == "none" or not early_stop):
         raise ValueError("restarts: more than one needs a random start and early_stop=True")
-    maximised = objective(loss)
+    maximised, advance, size = objective(loss), compiled_step if compile else plain_step, step * threat.epsilon
     with attacked(model, mode, generator), torch.no_grad():
         if not early_stop:
             project = threat.projection(images)
             adversarial = project(begin(images, threat, start, generator))
             for _ in range(steps):
-                gradient, _, _ = input_gradient(model, adversarial, maximised, labels, targets, None)
-                adversarial = project(ascend(adversarial, gradient, threat, step * threat.epsilon))
+                adversarial, _, _ = advance(model, adversarial, project, maximised, labels, targets, None, threat, size)
             return adversarial
         board = Board(model, images, labels, targets)
         for _ in range(restarts):
             for index, aims in board.batches():
                 first = threat.project(begin(images[index], threat, start, generator), images[index])
-                _run(board, index, aims, first, threat, maximised, steps, step * threat.epsilon)
+                _run(board, index, aims, first, threat, maximised, steps, advance, size)
         return board.adversarial
+
+
+def plain_step(
+    model: nn.Module,
+    x: Tensor,
+    project: Projection,
+    maximised: Objective,
+    labels: Tensor,
+    targets: Tensor | None,
+    index: Tensor | None,
+    threat: Threat,
+    size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of length `size` from `x`: the next iterates (n, ...); the losses (n,) and logits (n, k) of `x`."""
+    gradient, losses, logits = input_gradient(model, x, maximised, labels, targets, index)
+    return project(ascend(x, gradient, threat, size)), losses, logits
 
 
 def _run(
@@ -79,6 +96,7 @@ def _run(
     threat: Threat,
     maximised: Objective,
     steps: int,
+    advance: Step,
     size: float,
 ) -> None:
     """One run from `first`, for the images `index` of the board, which leave when they fall."""
@@ -88,7 +106,9 @@ def _run(
     project = threat.projection(images)
     for done in range(steps + 1):
         if done < steps:
-            gradient, losses, logits = input_gradient(board.model, s.x, maximised, s.labels, s.targets, s.index)
+            ahead, losses, logits = advance(
+                board.model, s.x, project, maximised, s.labels, s.targets, s.index, threat, size
+            )
         else:
             logits = board.model(s.x)
             losses = maximised(logits, s.labels, s.targets, s.index)
@@ -97,7 +117,7 @@ def _run(
         s.found |= fell
         if done == steps:
             break
-        s.x = project(ascend(s.x, gradient, threat, size))
+        s.x = ahead
         if board.due(done + 1) and bool(s.found.any()):
             s.keep(board.record(s.index, s.best, s.highest, s.found))
             if not len(s.index):
@@ -116,21 +136,3 @@ def begin(images: Tensor, threat: Threat, start: str, generator: torch.Generator
     if start == "none":
         return images
     raise ValueError(f"start: {start!r} is unknown; choose one of {', '.join(STARTS)}")
-
-
-def ascend(adversarial: Tensor, gradient: Tensor, threat: Threat, size: float) -> Tensor:
-    """One step of length `size` in the norm of the threat along the gradient; NaN gradients count as zero."""
-    if threat.norm == "linf":
-        return adversarial.add(gradient.sign(), alpha=size)  # sign(NaN) is 0
-    gradient = gradient.nan_to_num(0, 0, 0)
-    if threat.norm == "l2":
-        length = torch.linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(1e-12)
-        return adversarial + gradient * per_example(size / length, gradient)
-    flat, at = gradient.flatten(1), adversarial.flatten(1)
-    free = torch.where(flat > 0, at < 1, at > 0)  # a coordinate at the edge of the box cannot move outwards
-    strength = flat.abs() * free
-    count = max(1, round(SPARSITY * flat.shape[1]))
-    largest = strength.topk(count, dim=1)
-    signs = flat.gather(1, largest.indices).sign() * (largest.values > 0)
-    moves = torch.zeros_like(flat).scatter_(1, largest.indices, signs * (size / count))
-    return adversarial + moves.view_as(adversarial)

@@ -1,6 +1,7 @@
 """What an attacker may do: a norm ball of radius epsilon around each image, cut with the box [0, 1].
 
-The l1 projection onto ball and box at once follows Croce & Hein 2021, "Mind the box" (arXiv 2103.01208), section 3.
+The l1 step moves the few coordinates with the largest gradients (Tramer & Boneh 2019, arXiv 1904.13000); the l1
+projection onto ball and box at once follows Croce & Hein 2021, "Mind the box" (arXiv 2103.01208), section 3.
 """
 
 import math
@@ -14,6 +15,7 @@ from torch import Tensor
 from turncoat.errors import TurncoatError
 
 NORMS = ("linf", "l2", "l1")
+SPARSITY = 0.01  # share of the coordinates that an l1 step moves
 TOLERANCE = 1e-6  # of the ball and of the box: what float32 addition may lose
 Projection = Callable[[Tensor], Tensor]
 
@@ -95,6 +97,24 @@ class Threat:
             signs = torch.where(uniform(images.flatten(1), generator) < 0.5, -1.0, 1.0)
             change = signs * spread[:, :-1] / spread.sum(1, keepdim=True)
         return self.project(images + self.epsilon * change.view(images.shape), images)
+
+
+def ascend(adversarial: Tensor, gradient: Tensor, threat: Threat, size: float) -> Tensor:
+    """One step of length `size` in the norm of the threat along the gradient; NaN gradients count as zero."""
+    if threat.norm == "linf":
+        return adversarial.add(gradient.sign(), alpha=size)  # sign(NaN) is 0
+    gradient = gradient.nan_to_num(0, 0, 0)
+    if threat.norm == "l2":
+        length = torch.linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(1e-12)
+        return adversarial + gradient * per_example(size / length, gradient)
+    flat, at = gradient.flatten(1), adversarial.flatten(1)
+    free = torch.where(flat > 0, at < 1, at > 0)  # a coordinate at the edge of the box cannot move outwards
+    strength = flat.abs() * free
+    count = max(1, round(SPARSITY * flat.shape[1]))
+    largest = strength.topk(count, dim=1)
+    signs = flat.gather(1, largest.indices).sign() * (largest.values > 0)
+    moves = torch.zeros_like(flat).scatter_(1, largest.indices, signs * (size / count))
+    return adversarial + moves.view_as(adversarial)
 
 
 def check_inside(adversarial: Tensor, images: Tensor, threat: Threat | None, name: str) -> None:

@@ -3,8 +3,8 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import partial, wraps
 from typing import Any, cast
 
 import torch
@@ -38,7 +38,8 @@ from turncoat.settings import SuiteSettings, ThreatSettings, validate
 # What the evaluation itself passes to an attack.
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
 # What an entry may say beside the settings of its attack.
-OF_THE_ENTRY = ("threat", "eot", "fixed", "bpda", "deterministic")
+OF_THE_ENTRY = ("threat", "eot", "fixed", "bpda", "deterministic", "precision")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Attack = Callable[..., Tensor]
 UNIVERSAL: dict[str, Attack] = {"deepfool": universal_deepfool, "sgd": universal_sgd}
 
@@ -54,6 +55,8 @@ class Planned:
             attack with either meets random networks only.
         bpda: the purifier in front of a network is passed by in the backward pass; meets networks with one only.
         deterministic: meets networks without randomness only.
+        precision: of the network's layers while it is attacked; logits, losses, the images made and all verdicts
+            are float32.
     """
 
     function: Attack | None
@@ -64,6 +67,7 @@ class Planned:
     fixed: bool = False
     bpda: bool = False
     deterministic: bool = False
+    precision: str = "float32"
 
     @property
     def spatial(self) -> bool:
@@ -97,16 +101,19 @@ class Planned:
     def parts(self, threat: Threat) -> dict[str, Attack]:
         """The attacks that this one consists of, by name; each is meant for what those before it left standing."""
         if self.function is autoattack:
-            return dict(ensemble(**{"version": "standard", **self.settings}, threat=threat))
-        assert self.function is not None
-        return {"": partial(self.function, **self.settings)}
+            stages = ensemble(**{"version": "standard", **self.settings}, threat=threat)
+        else:
+            assert self.function is not None
+            stages = {"": partial(self.function, **self.settings)}
+        return {name: reduced(attack, self.precision) for name, attack in stages.items()}
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, generator: torch.Generator
     ) -> Tensor:
         """Adversarial images (n, c, h, w), by all parts in one."""
         assert self.function is not None
-        return call(partial(self.function, **self.settings), model, images, labels, threat, generator=generator)
+        attack = reduced(partial(self.function, **self.settings), self.precision)
+        return call(attack, model, images, labels, threat, generator=generator)
 
 
 def call(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, **given: Any) -> Tensor:
@@ -116,6 +123,19 @@ def call(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, threa
     if "early_stop" in takes and not given["early_stop"]:
         given["restarts"] = 1  # a restart is for those that have not left
     return attack(model, images, labels, threat, **{name: value for name, value in given.items() if name in takes})
+
+
+def reduced(attack: Attack, precision: str) -> Attack:
+    """`attack` on a network whose layers compute in `precision`; who falls in it falls once float32 agrees."""
+    if precision == "float32":
+        return attack
+
+    @wraps(attack)  # `call` looks at what the attack takes
+    def run(model: nn.Module, images: Tensor, *given: Any, **settings: Any) -> Tensor:
+        with torch.autocast(images.device.type, PRECISIONS[precision]):
+            return attack(model, images, *given, **settings)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -166,6 +186,8 @@ def plan_attack(raw: Mapping[str, Any], where: str) -> Planned:
     planned = Planned(attack, settings, **_checked(entry, where))
     if planned.spatial and planned.threat:
         raise TurncoatError(f"params.yaml: {where}.threat: {name} moves pixels, no norm bounds it; leave it out")
+    if planned.settings.get("compile") and (planned.draws or planned.fixed):
+        raise TurncoatError(f"params.yaml: {where}.compile: not with eot or fixed, whose passes differ; leave one out")
     try:
         _try(planned)
     except (ValueError, TypeError) as error:
@@ -242,6 +264,8 @@ def _checked(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in ("fixed", "bpda", "deterministic"):
         if key in entry and entry[key] is not True:
             raise TurncoatError(f"params.yaml: {where}.{key}: true, or leave it out (got {entry[key]!r})")
+    if "precision" in entry:
+        check_name(str(entry["precision"]), PRECISIONS, f"params.yaml: {where}.precision")
     return checked
 
 
@@ -255,5 +279,10 @@ class _Fallen(nn.Module):
 
 def _try(planned: Planned) -> None:
     """Let the attack itself judge its settings, on one small image that has fallen already."""
+    compiles = planned.settings.get("compile", False)
+    if type(compiles) is not bool:
+        raise ValueError(f"compile: true or false wanted (got {compiles!r})")
+    if compiles:  # which a try is not worth
+        planned = replace(planned, settings={**planned.settings, "compile": False})
     image, label = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, dtype=torch.int64)
     planned(_Fallen(), image, label, planned.threat or Threat("linf", 0.1), torch.Generator().manual_seed(0))

@@ -1,15 +1,20 @@
-"""What a suite's entry may ask of any attack: reduced precision, a compiled step."""
+"""What a suite's entry may ask of any attack, and how many images an attack meets at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from turncoat.attacks import ATTACKS, Threat, autoattack
+from turncoat.attacks import ATTACKS, Threat, autoattack, capacity
 from turncoat.errors import TurncoatError
-from turncoat.evaluation import evaluate
+from turncoat.evaluation import Suite, evaluate
+from turncoat.evaluation.journal import Journal
+from turncoat.evaluation.results import Evaluation
 from turncoat.evaluation.suite import Planned, plan_attack, reduced
 
-from .nets import busy, pictures, predicted, seeded
+from .nets import busy, linear, pictures, predicted, seeded
 
 LINF = Threat("linf", 0.1)
 NEEDED = {"pgd": {"steps": 3}, "apgd": {"steps": 5}, "apgd-t": {"steps": 5}, "autoattack": {"steps": 3, "queries": 5}}
@@ -83,3 +88,50 @@ def test_the_function_itself_is_what_flags_look_at() -> None:
     planned = plan_attack({"attack": "square", "queries": 5, "precision": "bfloat16"}, "suites.s")
     assert planned == Planned(ATTACKS["square"], {"queries": 5}, precision="bfloat16")
     assert planned.kind == "black box"
+
+
+@pytest.mark.parametrize(("side", "expected"), [(4, 500), (8, 500), (28, 63), (32, 48), (224, 1), (400, 1)])
+def test_the_batch_size_found_for_a_cpu_hangs_on_the_pixels_alone(side: int, expected: int) -> None:
+    for channels in (1, 3):
+        images = torch.zeros(1, 1, 1, 1).expand(2, channels, side, side)
+        assert capacity.batch_size(busy(channels), images) == expected
+
+
+def test_the_batch_size_found_for_a_gpu_fits_into_its_memory() -> None:
+    for free in (1e6, 3e8, 8e9, 1.4e11):
+        for image in (1.0, 2e5, 3e7):
+            size = capacity.fitting(free, image)
+            assert size == 1 or size * image <= capacity.SHARE * free
+            assert size == capacity.MOST_ON_CUDA or 2 * size * image > capacity.SHARE * free
+            assert size & (size - 1) == 0
+    assert capacity.fitting(0.0, 1e6) == 1
+
+
+def test_a_killed_evaluation_goes_on_with_the_batch_size_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another size would draw other numbers: as much as the memory that is free differs between two runs."""
+    model, images = linear().eval(), pictures(30)
+    labels = predicted(model, images)
+    suite = Suite("s", {"pgd": plan_attack({"attack": "pgd", "steps": 2}, "suites.s")}, batch_size="auto")
+
+    def run(found: int, journal: Journal) -> Evaluation:
+        monkeypatch.setattr(capacity, "batch_size", lambda model, images: found)
+        return evaluate(model, images, labels, Threat("linf", 0.03), suite, journal=journal, checks=False)
+
+    class Killed(Exception):
+        pass
+
+    class Dying(Journal):
+        def once(self, key: str, work: Callable[[], object]) -> object:
+            if "pgd 1" in key:
+                raise Killed
+            return super().once(key, work)
+
+    whole = run(7, Journal())
+    with pytest.raises(Killed):
+        run(7, Dying(tmp_path / "journal"))
+    resumed = run(11, Journal(tmp_path / "journal"))
+    assert (resumed.correct["pgd"] == whole.correct["pgd"]).all()
+    assert resumed.passes == whole.passes
+    assert 0 < whole.correct["pgd"].sum() < 30

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from turncoat.attacks import Threat
+from turncoat.attacks import Threat, capacity
 from turncoat.attacks.engine import reseeded
 from turncoat.attacks.folded import folded
 from turncoat.attacks.threat import check_inside
@@ -20,6 +20,7 @@ from turncoat.evaluation.journal import Journal, packed, unpacked
 from turncoat.evaluation.results import DRAWS, Bools, Evaluation, Outcome
 from turncoat.evaluation.suite import Attack, Planned, call
 from turncoat.randomness import generator, seed_of
+from turncoat.settings import Auto
 
 Places = NDArray[np.int64]
 
@@ -39,7 +40,7 @@ class Runner:
         labels: Tensor,
         *,
         seed: int,
-        batch_size: int,
+        batch_size: int | Auto,
         journal: Journal,
         scope: str = "",
         stored: Mapping[str, Tensor] | None = None,
@@ -47,7 +48,13 @@ class Runner:
         self.model, self.images, self.labels, self.seed = model, images, labels, seed
         # Attacks meet a faster twin where there is one; verdicts are the network's own. BPDA needs a purifier's parts.
         self.target = model if hasattr(model, "purify") else folded(model, images[:8])
-        self.batch_size, self.journal, self.scope, self.stored = batch_size, journal, scope, stored or {}
+        self.journal, self.scope, self.stored = journal, scope, stored or {}
+        # chosen once: which numbers an attack draws hangs on it, and a run that was killed must go on with the same
+        self.batch_size: int = (
+            journal.once(f"{scope} batch size", lambda: capacity.batch_size(self.target, images))
+            if batch_size == "auto"
+            else batch_size
+        )
         self.passes = {"forward": 0, "backward": 0}  # since they were last taken
         self.random = False
         self.seeded = "seeds" in inspect.signature(model.forward).parameters

@@ -33,7 +33,7 @@ from turncoat.attacks.autoattack import EOT_DRAWS
 from turncoat.attacks.shifts import SEVERITIES
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, ONE_STEP
-from turncoat.settings import SuiteSettings, ThreatSettings, validate
+from turncoat.settings import Auto, SuiteSettings, ThreatSettings, validate
 
 # What the evaluation itself passes to an attack.
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
@@ -144,7 +144,8 @@ class Suite:
 
     Attributes:
         epsilons: radii of the security curve, in units of epsilon.
-        images: the first so many test images; None: all. batch_size: images that an attack works on at a time.
+        images: the first so many test images; None: all.
+        batch_size: images that an attack works on at a time; "auto": what `turncoat.attacks.capacity` finds.
         shifts, corruptions, severities: names in `turncoat.attacks.SHIFTS` and `CORRUPTIONS`, each in 1 to 5.
         universal: `form` (deepfool or sgd) and settings of the perturbations made for each class; empty: none.
     """
@@ -153,7 +154,7 @@ class Suite:
     attacks: Mapping[str, Planned]
     epsilons: tuple[float, ...] = ()
     images: int | None = None
-    batch_size: int = 500
+    batch_size: int | Auto = 500
     shifts: tuple[str, ...] = ()
     corruptions: tuple[str, ...] = ()
     severities: tuple[int, ...] = SEVERITIES

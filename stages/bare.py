@@ -14,7 +14,6 @@ Then bring data/, models/ and reports/ into a checkout with DVC, and let it take
 """
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from stages.common import Work, phases, run, workers
 from turncoat.errors import TurncoatError
+from turncoat.files import checksum
 from turncoat.settings import load
 
 MARKS, LOGS = Path(".scratch/bare"), Path(".scratch/logs")
@@ -37,7 +37,8 @@ def main() -> None:
     if not minutes >= 0.1:
         raise TurncoatError(f"--minutes {minutes}: give a number from 0.1")
     deadline = time.monotonic() + 60 * minutes
-    study, digest = load().study, _digest()
+    study = load().study
+    digest = checksum("params.yaml", "stages", "turncoat")  # what the marks of finished stages hold for
     MARKS.mkdir(parents=True, exist_ok=True)
     LOGS.mkdir(parents=True, exist_ok=True)
     for phase in phases(study):
@@ -53,12 +54,6 @@ def main() -> None:
             print(f"{left} of {len(phase)} left, and what follows them: run it again")
             sys.exit(UNFINISHED)
     print("all cells are done")
-
-
-def _digest() -> str:
-    """What the marks of finished stages hold for: params.yaml and the code."""
-    files = [Path("params.yaml"), *Path("stages").glob("*.py"), *Path("turncoat").rglob("*.py")]
-    return hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in sorted(files))).hexdigest()
 
 
 def _done(work: Work, digest: str) -> bool:

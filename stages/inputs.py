@@ -5,12 +5,10 @@ the library re-runs what it may have changed; and data/settings.json: params.yam
 dvc.lock anew for every stage: with YAML and the folders themselves that cost seconds a cell.
 """
 
-import hashlib
 from pathlib import Path
 
 from stages.common import parse, run
-from turncoat.errors import TurncoatError
-from turncoat.files import write_json
+from turncoat.files import checksum, write_json
 from turncoat.settings import load, read_yaml
 
 FOLDER = Path("data/code")
@@ -43,22 +41,7 @@ def main() -> None:
     write_json(Path("data/settings.json"), read_yaml("params.yaml"))
     FOLDER.mkdir(parents=True, exist_ok=True)
     for stage, paths in RESTS_ON.items():
-        write_json(FOLDER / f"{stage}.json", {path: checksum(Path(path)) for path in sorted(paths)})
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files; caches of Python are none of them.
-
-    Raises:
-        TurncoatError: there is nothing at this path.
-    """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    if not path.exists():
-        raise TurncoatError(f"{path}: named in stages/inputs.py, and not there")
-    digest = hashlib.sha256()
-    for file in files or [path]:
-        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
+        write_json(FOLDER / f"{stage}.json", {path: checksum(path) for path in sorted(paths)})
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given
+    compute = compute.for_run(steps.epochs * len(train_split) * (1 + method.attack_steps))
 
     folder = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
     arm = arm if section == "arms" else f"{section}-{arm}"
@@ -65,7 +66,8 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         },
     }
     print(
-        f"{dataset}/{arm}/{seed}: {plan.method} on {compute.device}, {compute.precision}, {steps.epochs} epochs",
+        f"{dataset}/{arm}/{seed}: {plan.method} on {compute.device}, {compute.precision}"
+        f"{', compiled' * bool(compute.compile)}, {steps.epochs} epochs",
         flush=True,
     )
     key = fingerprint({"cell": cell, **resolved}, [*inputs, __file__])

@@ -17,6 +17,22 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checksum(*paths: Path | str) -> str:
+    """Hex SHA-256 of files, and of the names and contents of folders' files; caches of Python are none of them.
+
+    Raises:
+        TurncoatError: there is nothing at one of the paths.
+    """
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise TurncoatError(f"{path}: its checksum is wanted, and it is not there")
+        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        for file in files or [path]:
+            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
 def write_atomic(path: Path | str, content: bytes | str) -> None:
     """Write `content` so that after a crash `path` holds the old content or the new, never a part.
 

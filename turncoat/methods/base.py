@@ -46,6 +46,12 @@ class Method(Generic[Settings]):
         self.task = task
         self.model: nn.Module
 
+    @property
+    def attack_steps(self) -> int:
+        """Steps of the attack within a training step: what its cost hangs on."""
+        attack: AttackSettings | None = getattr(self.settings, "attack", None)
+        return attack.steps if attack else 0
+
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         """Take the network to start from; a method that trains something else builds it here, as `self.model`.
 

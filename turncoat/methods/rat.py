@@ -68,6 +68,10 @@ class Rat(Method[RatSettings]):
 
     settings_class = RatSettings
 
+    @property
+    def attack_steps(self) -> int:
+        return super().attack_steps if self.settings.perturbation == "attack" else 0
+
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         epsilon = self.task.threat.epsilon * self.settings.epsilon
         if self.task.threat.norm != "linf" or epsilon > 1:

@@ -2,23 +2,27 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from turncoat.errors import TurncoatError
-from turncoat.settings import ComputeSettings
+from turncoat.settings import Auto, ComputeSettings
+from turncoat.training.compiled import REMEDY, WORTHWHILE, lacking
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Resolved compute settings. `precision` is that of training passes; evaluation is float32 always."""
+    """Resolved compute settings. `precision` is that of training passes; evaluation is float32 always.
+
+    `compile` stays `auto`, and then nothing is compiled, until `for_run` knows how long the training is.
+    """
 
     device: torch.device
     precision: str
     channels_last: bool
-    compile: bool
+    compile: bool | Auto
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which a training step runs."""
@@ -32,6 +36,13 @@ class Compute:
             return module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
         return module.to(self.device)
 
+    def for_run(self, passes: int) -> "Compute":
+        """These settings for a training that sends so many images through the network in all, attacks included."""
+        if self.compile != "auto":
+            return self
+        device = self.device.type
+        return replace(self, compile=passes >= WORTHWHILE[device] and lacking(device) is None)
+
 
 def _threads() -> int:
     text = os.environ.get("OMP_NUM_THREADS", "1")
@@ -44,7 +55,8 @@ def resolve(settings: ComputeSettings) -> Compute:
     """Make `auto` explicit and set torch to give the same result for the same seed.
 
     Raises:
-        TurncoatError: `cuda` is asked for and there is none; nothing falls back silently.
+        TurncoatError: `cuda` is asked for and there is none, or `compile` and there is no compiler; nothing falls back
+            silently.
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise TurncoatError("params.yaml: compute.device: cuda is not available here; set it to auto or cpu")
@@ -56,10 +68,12 @@ def resolve(settings: ComputeSettings) -> Compute:
         torch.backends.cudnn.benchmark = False
     else:  # sums are added in one order, whoever starts the stage
         torch.set_num_threads(_threads())
+    if settings.compile is True and (missing := lacking("cuda" if cuda else "cpu")):
+        raise TurncoatError(f"params.yaml: compute.compile: {missing}, {REMEDY}")
     auto_precision = "bfloat16" if cuda else "float32"
     return Compute(
         device=torch.device("cuda" if cuda else "cpu"),
         precision=auto_precision if settings.precision == "auto" else settings.precision,
         channels_last=settings.channels_last in ("auto", True),  # 0.6 to 0.75 of the time on CPUs too
-        compile=False if settings.compile == "auto" else settings.compile,
+        compile=settings.compile,
     )

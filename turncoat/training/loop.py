@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +17,7 @@ from turncoat.data.batches import Batch, DeviceSplit, batches
 from turncoat.errors import TurncoatError
 from turncoat.settings import TrainingSettings
 from turncoat.training.checkpoint import Checkpoint
+from turncoat.training.compiled import compiled_forward, passing
 from turncoat.training.compute import Compute
 from turncoat.training.schedule import learning_rate
 
@@ -80,14 +82,15 @@ def fit(
     )
     done = _restore(checkpoint, method.model, optimizer, averaged, outcome)
     _count_passes(method.model, outcome.passes)
-    if compute.compile:
-        method.model.compile()
+    fast = compiled_forward(method.model, compute.device) if compute.compile is True else None
     per_epoch = max(1, len(train) // min(settings.batch_size, len(train)))
     bar = tqdm(total=settings.epochs, initial=done, unit="epoch", disable=not sys.stderr.isatty(), leave=False)
     saved = time.monotonic()
     for epoch in range(done, settings.epochs):
         started = time.monotonic()
-        row = _epoch(method, train, settings, compute, optimizer, averaged, seed, epoch, per_epoch, outcome.passes)
+        # No longer than the epoch: what is validated, deployed and copied is the plain network.
+        with passing(method.model, fast) if fast else nullcontext():
+            row = _epoch(method, train, settings, compute, optimizer, averaged, seed, epoch, per_epoch, outcome.passes)
         speed = per_epoch * min(settings.batch_size, len(train)) / (time.monotonic() - started)
         last = epoch + 1 == settings.epochs
         if last or (epoch + 1) % settings.validate_every == 0:

@@ -32,7 +32,7 @@ def main() -> None:
     print(
         f"{len(study.records)} of {len(study.records) + len(study.missing)} cells; {report.tally(verdicts)}", flush=True
     )
-    tracking.log_report(tags={f"verdict.{v.paper}.{v.claim}.{v.dataset}": v.word for v in verdicts})
+    tracking.log_report()
     tracking.flush()
     for cell, why in study.missing.items():
         print(f"not run: {cell} ({why}); {cell.command}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from turncoat.files import sha256, write_json
 from turncoat.reporting.study import Study, load
+from turncoat.reporting.style import Picture, looks, paper, save
 from turncoat.settings import Settings, validate
 
 ATTACKS = ["fgsm", "pgd-20", "margin-20"]
@@ -288,6 +289,24 @@ def write_analysis(root: Path, dataset: str, arms: list[str], n: int = 100) -> N
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "arrays.npz", **arrays)
     write_json(folder / "analysis.json", found)
+
+
+def draw(study: Study, drawer: Any, *arms: str) -> Picture:
+    """What a figure's function makes of the study: of these arms, or of all."""
+    with paper():
+        return drawer(study, "digits", arms or study.arms("digits"), looks(study.settings.study.arms))  # type: ignore
+
+
+def check_figure(study: Study, drawer: Any, said: str, folder: Path) -> None:
+    """Drawn twice, the figure says `said` in words, and its files are the same byte for byte."""
+    for time in ("first", "second"):
+        picture = draw(study, drawer)
+        assert picture
+        assert said in picture[1]
+        with paper():
+            save(picture[0], folder / time, "figure")
+    for form in ("pdf", "svg", "png"):
+        assert (folder / f"first/figure.{form}").read_bytes() == (folder / f"second/figure.{form}").read_bytes()
 
 
 def edit(root: Path, cell: str, change: Any) -> None:

@@ -11,7 +11,6 @@ import synthetic
 from turncoat.files import write_json
 from turncoat.reporting import atop_figures
 from turncoat.reporting.study import Study
-from turncoat.reporting.style import Picture, looks, paper, save
 
 ARMS = {
     "purifier-rt1": (0.93, 0.30),
@@ -70,11 +69,6 @@ def _no_figure_stays_open() -> Iterator[None]:
     plt.close("all")
 
 
-def draw(study: Study, drawer: Any, *arms: str) -> Picture:
-    with paper():
-        return drawer(study, "digits", arms or study.arms("digits"), looks(study.settings.study.arms))
-
-
 @pytest.mark.parametrize(
     ("drawer", "said"),
     [
@@ -86,14 +80,7 @@ def draw(study: Study, drawer: Any, *arms: str) -> Picture:
 def test_a_figure_says_what_it_shows_and_comes_out_the_same(
     study: Study, drawer: Any, said: str, tmp_path: Path
 ) -> None:
-    for time in ("first", "second"):
-        picture = draw(study, drawer)
-        assert picture
-        assert said in picture[1]
-        with paper():
-            save(picture[0], tmp_path / time, "figure")
-    for form in ("pdf", "svg", "png"):
-        assert (tmp_path / f"first/figure.{form}").read_bytes() == (tmp_path / f"second/figure.{form}").read_bytes()
+    synthetic.check_figure(study, drawer, said, tmp_path)
 
 
 def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Study) -> None:
@@ -111,10 +98,10 @@ def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Stu
 
 @pytest.mark.parametrize("drawer", [atop_figures.strength, atop_figures.on_the_way])
 def test_without_an_analysis_there_is_no_figure(study: Study, drawer: Any, tmp_path: Path) -> None:
-    assert draw(study, drawer, "standard") is None
+    assert synthetic.draw(study, drawer, "standard") is None
     (tmp_path / "reports/analysis/digits/analysis.json").unlink()
-    assert draw(study, drawer) is None
+    assert synthetic.draw(study, drawer) is None
 
 
 def test_without_a_pair_there_is_nothing_to_compare(study: Study) -> None:
-    assert draw(study, atop_figures.by_transform, "purifier-rt1", "atop-rt2", "standard") is None
+    assert synthetic.draw(study, atop_figures.by_transform, "purifier-rt1", "atop-rt2", "standard") is None

@@ -53,6 +53,11 @@ addEventListener("load", () => {
   setTimeout(() => {
     const loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
     seen.revealed = !document.getElementById("cell-cifar10-pgd").hidden;
+    const folded = document.getElementById("mart-autoattack").closest("details");
+    seen.folded = !folded.open;
+    location.hash = "#mart-autoattack";
+    dispatchEvent(new HashChangeEvent("hashchange"));
+    seen.unfolded = folded.open;
     seen.wide = document.documentElement.scrollWidth > innerWidth;
     seen.broken = [...document.images].filter((image) => !image.complete || !image.naturalWidth).length;
     seen.images = document.images.length;
@@ -115,3 +120,7 @@ def test_filtering(seen: dict[str, Any]) -> None:
 
 def test_a_link_to_a_hidden_row_shows_it(seen: dict[str, Any]) -> None:
     assert seen["revealed"] is True
+
+
+def test_a_link_to_a_folded_claim_unfolds_it(seen: dict[str, Any]) -> None:
+    assert (seen["folded"], seen["unfolded"]) == (True, True)

@@ -20,7 +20,7 @@ from turncoat.reporting import (
     reverse_figures,
 )
 from turncoat.reporting.study import Study
-from turncoat.reporting.style import Picture, looks, paper, save
+from turncoat.reporting.style import looks, paper
 from turncoat.settings import load
 
 ARMS = {
@@ -54,11 +54,6 @@ def _no_figure_stays_open() -> Iterator[None]:
     plt.close("all")
 
 
-def draw(study: Study, drawer: object, *arms: str) -> Picture:
-    with paper():
-        return drawer(study, "digits", arms or study.arms("digits"), looks(study.settings.study.arms))  # type: ignore
-
-
 ANALYSED = [
     (advamd_figures.mismatch, "At the last batch norm standard has the most, 3.00, mediates 0.03."),
     (advamd_figures.surface, "The loss bends the least for standard: 3.0."),
@@ -70,7 +65,7 @@ ANALYSED = [
 ]
 FROM_RECORDS = [
     (mart_figures.subsets, "misclassified, weaker: "),
-    (mart_figures.attacks, "mart leads under PGD-20"),
+    (mart_figures.attacks, "Under PGD-20 mart has the highest mean, "),
     (reverse_figures.severities, "At the strongest, blur leaves reverse the least: 77.7 %"),
     (reverse_figures.shifts, "Accuracy of 9 arms on digits under 2 shifts"),
     (rat_figures.class_perturbations, "sgd 55 %"),
@@ -82,28 +77,21 @@ FROM_RECORDS = [
 def test_a_figure_says_what_it_shows_and_comes_out_the_same(
     study: Study, drawer: object, said: str, tmp_path: Path
 ) -> None:
-    for time in ("first", "second"):
-        picture = draw(study, drawer)
-        assert picture
-        assert said in picture[1]
-        with paper():
-            save(picture[0], tmp_path / time, "figure")
-    for form in ("pdf", "svg", "png"):
-        assert (tmp_path / f"first/figure.{form}").read_bytes() == (tmp_path / f"second/figure.{form}").read_bytes()
+    synthetic.check_figure(study, drawer, said, tmp_path)
 
 
 @pytest.mark.parametrize("drawer", [drawer for drawer, _ in ANALYSED])
 def test_without_an_analysis_there_is_no_figure(study: Study, drawer: object, tmp_path: Path) -> None:
     (tmp_path / "reports/analysis/digits/analysis.json").unlink()
-    assert draw(study, drawer) is None
+    assert synthetic.draw(study, drawer) is None
 
 
 def test_without_the_measures_there_is_no_figure(study: Study) -> None:
-    assert draw(study, mart_figures.subsets, "standard", "mart") is None
-    assert draw(study, reverse_figures.severities, "standard", "mart") is None
+    assert synthetic.draw(study, mart_figures.subsets, "standard", "mart") is None
+    assert synthetic.draw(study, reverse_figures.severities, "standard", "mart") is None
     for cell in study.records:
         del study.records[cell].best.attacks["autoattack"]
-    assert draw(study, mart_figures.attacks) is None
+    assert synthetic.draw(study, mart_figures.attacks) is None
 
 
 def test_an_arm_trained_anew_leaves_an_older_analysis(study: Study, tmp_path: Path) -> None:
@@ -117,8 +105,8 @@ def test_an_arm_trained_anew_leaves_an_older_analysis(study: Study, tmp_path: Pa
     found = analysis.load(study, "digits", "rat")
     assert found
     assert found.arms == ("standard", "advamd", "reverse")
-    assert draw(study, rat_figures.matrices) is None
-    picture = draw(study, rat_figures.fgsm_curves)
+    assert synthetic.draw(study, rat_figures.matrices) is None
+    picture = synthetic.draw(study, rat_figures.fgsm_curves)
     assert picture
     assert "Accuracy of 3 arms" in picture[1]
     assert analysis.load(study, "digits", "mart") is None

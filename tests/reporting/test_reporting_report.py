@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -11,10 +12,12 @@ import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
 from conftest import ARMS, build  # type: ignore[import-not-found]
+from scipy import stats
 
 from turncoat.reporting import claims, rat_figures, report
 from turncoat.reporting.measures import Estimate
@@ -110,13 +113,86 @@ def recomputed(root: Path, file: str, field: str) -> float:
 
 def test_every_number_of_the_explorer_is_its_records(page: str, built: Path) -> None:
     """Recomputes each number from the fields that it names."""
-    cells = re.findall(r'data-value="([\d.]+)" data-source="([^"]+)"[^>]*>([\d.]+)( ± [\d.]+)?<', page)
+    cells = re.findall(r'data-value="([\d.]+)" data-source="([^"]+)"[^>]*>([\d.]+)( ± [\d.]+)?(?: ‡)?<', page)
     assert len(cells) > 100
     for value, sources, shown, half in cells:
         rates = [recomputed(built, *source.split("#")) for source in sources.split()]
         mean = sum(rates) / len(rates)
         assert float(value) == pytest.approx(mean, abs=1e-5)
         assert float(shown) == pytest.approx(mean, abs=0.0501 if half else 0.00501)
+
+
+def interval_by_hand(values: list[float], n: int) -> tuple[float, float]:
+    """Mean and half interval in percent: Student's over seeds, Wilson's over n images for one; written out."""
+    mean = sum(values) / len(values)
+    if len(values) > 1:
+        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+        return mean, float(stats.t.ppf(0.975, len(values) - 1)) * spread
+    z, p = float(stats.norm.ppf(0.975)), mean / 100
+    return mean, 100 * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+
+
+@pytest.mark.parametrize(("dataset", "seeds"), [("digits", (0, 1, 2)), ("cifar10", (0,))])
+def test_every_number_of_the_tables_is_its_records(
+    built: Path, page: str, dataset: str, seeds: tuple[int, ...]
+) -> None:
+    """Main, checkpoints and a paper's own: each mean and interval anew from the records, and it stands on the page."""
+
+    def records(arm: str) -> list[dict[str, Any]]:
+        paths = [built / f"reports/records/{dataset}/{arm}/{seed}/record.json" for seed in seeds]
+        return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+    checked = 0
+    for name in ("main", "checkpoints", "mart"):
+        for row in csv.DictReader((built / f"reports/tables/{name}-{dataset}.csv").read_text().splitlines()):
+            for head, text in row.items():
+                metric, _, kind = head.partition(", ")
+                if "±" not in text or kind == "reported":
+                    continue
+                parts = [record["last" if kind == "last" else "best"] for record in records(row["arm"])]
+                counts = [part.get(metric) or part["attacks"][metric] for part in parts]
+                mean, half = interval_by_hand([100 * c["correct"] / c["n"] for c in counts], counts[0]["n"])
+                assert [float(number) for number in text.split(" ± ")] == pytest.approx([mean, half], abs=0.0501), head
+                assert f">{text}<" in page
+                checked += 1
+    assert checked > 50
+    for row in csv.DictReader((built / f"reports/tables/seeds-{dataset}.csv").read_text().splitlines()):
+        best = json.loads((built / f"reports/records/{dataset}/{row['arm']}/{row['seed']}/record.json").read_text())[
+            "best"
+        ]
+        for metric in ("clean", "fgsm", "pgd-20", "worst"):
+            count = best.get(metric) or best["attacks"][metric]
+            assert float(row[metric]) == pytest.approx(100 * count["correct"] / count["n"], abs=0.00501)
+
+
+def test_every_arm_of_a_table_leads_to_the_command_that_makes_it(page: str) -> None:
+    linked = set(re.findall(r'<a href="#(cell-[^"]+)">', page))
+    rows = dict(re.findall(r'<tr[^>]* id="(cell-[^"]+)">.*?<code class="command"[^>]*>([^<]+)</code>', page, re.DOTALL))
+    assert linked == set(rows)
+    assert rows["cell-cifar10-pgd"] == "dvc repro -f -s finetune@cifar10-pgd-0 evaluate@cifar10-pgd-0"
+    assert rows["cell-digits-mart"].count("evaluate@digits-mart-") == 3
+
+
+def test_headlines_give_the_effects_of_their_verdicts(page: str, built: Path) -> None:
+    headlines = page.split("The headline claims")[1].split("</section>")[0]
+    told = 0
+    for verdict in json.loads((built / "reports/verdicts.json").read_text()):
+        line = re.search(rf'href="#{verdict["claim"]}">.*?</li>', headlines)
+        if line and verdict["effect"] is not None:
+            low, high = verdict["interval"]
+            said = f"on {verdict['dataset']}: {verdict['effect']:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+            assert said in line[0]
+            told += 1
+    assert told >= 1
+
+
+def test_a_claim_that_was_not_run_is_folded_away_with_its_reason(page: str) -> None:
+    section = page.split('<section id="mart"')[1].split("</section>")[0]
+    shown, folded = section.split("<details>")[:2]
+    assert 'id="mart-over-pgd"' in shown
+    assert 'id="mart-autoattack"' in folded
+    assert "The suite has no measure named autoattack" in folded
+    assert re.search(r"<summary>\d+ more claims not run: what each needs</summary>", folded)
 
 
 def test_every_effect_on_the_page_is_its_records(page: str, built: Path) -> None:

@@ -294,6 +294,42 @@ def test_changing_one_record_changes_the_verdicts_that_depend_on_it_and_only_tho
     assert (before["mart-kl", "digits"].word, after["mart-kl", "digits"].word) == ("direction holds", "not reproduced")
 
 
+@pytest.mark.parametrize(
+    ("cell", "metric"),
+    [
+        ("digits/trades/1", "pgd-20"),
+        ("digits/mart/2", "fgsm"),
+        ("digits/pgd/0", "worst"),
+        ("digits/standard/0", "clean"),
+    ],
+)
+def test_one_record_changed_by_hand_changes_the_claims_on_its_arm_and_metric_and_no_other(
+    root: Path, papers: list[Paper], cell: str, metric: str
+) -> None:
+    """Which claims those are is read from the claims files, not from the code that judges."""
+    before = {v.claim: v for v in judge_all(synthetic.study(root), papers) if v.dataset == "digits"}
+
+    def change(record: dict[str, Any]) -> None:
+        count = record["best"].get(metric) or record["best"]["attacks"][metric]
+        count["correct"] -= 40
+
+    synthetic.edit(root, cell, change)
+    after = {v.claim: v for v in judge_all(synthetic.study(root), papers) if v.dataset == "digits"}
+    arms = set(synthetic.ARMS)
+    stated = [claim for paper in papers for claim in read_yaml(CLAIMS / f"{paper.name}.yaml")["claims"]]
+    compared = {c["id"]: (c["measured"]["metric"], {c["measured"]["arm"], c["measured"]["against"]}) for c in stated}
+    wanted = {
+        name
+        for name, (decides, pair) in compared.items()
+        if decides == metric and cell.split("/")[1] in pair and pair <= arms
+    }
+    assert {name for name in before if before[name] != after[name]} == wanted
+    assert bool(wanted) is (metric != "clean")  # no claim of this study is about clean accuracy
+    effects = {name: after[name].effect - before[name].effect for name in wanted}  # type: ignore[operator]
+    sign = {claim["id"]: -1 if claim["measured"]["arm"] == cell.split("/")[1] else 1 for claim in stated}
+    assert effects == pytest.approx({name: sign[name] * 100 * 40 / 400 / 3 for name in wanted})
+
+
 def test_one_seed_without_outcomes_per_image_still_has_an_interval(root: Path, papers: list[Paper]) -> None:
     for arm in ("mart", "trades"):
         (root / f"reports/records/digits/{arm}/0/examples.npz").unlink()

@@ -76,6 +76,11 @@ def study(project: Path, empty_store: bytes) -> Path:
     write(project / "reports/records/digits/mart/0/provenance.json", PROVENANCE)
     write(project / "reports/times/digits/mart/0.json", {"seconds": {"training": 12.34}})
     write(project / "reports/summary.json", {"digits": {}})
+    words = {"mart": ("inconclusive", False), "rat": ("direction holds", True), "reverse": ("not run", True)}
+    told = [
+        {"paper": p, "claim": f"{p}-x", "dataset": "digits", "word": w, "our_reading": r} for p, (w, r) in words.items()
+    ]
+    write(project / "reports/verdicts.json", told)
     write(project / "reports/figures/tradeoff.svg", "<svg/>")
     return project
 
@@ -144,6 +149,12 @@ def test_everything_is_told_and_twice_is_once(study: Path, rebuild: Callable[[],
         ("digits/pgd/0", "FINISHED"),
         ("report", "FINISHED"),
     ]
+    tags = named("tags", study, "report")
+    assert {name: value for name, value in tags.items() if name.startswith("verdict.")} == {
+        "verdict.mart.mart-x.digits": "inconclusive",
+        "verdict.rat.rat-x.digits": "direction holds, under our reading",
+        "verdict.reverse.reverse-x.digits": "not run",
+    }
     points = values(study, "digits/mart/0")
     assert {at: value for at, value in points.items() if at[1]} == {
         (name, row["epoch"]): row[name] for row in history() for name in ("lr", "loss", "kl")
@@ -190,7 +201,7 @@ def test_everything_is_told_and_twice_is_once(study: Path, rebuild: Callable[[],
     assert {name: tags.get(name) for name in wanted} == wanted
     assert named("tags", study, "digits/baseline/0")["stage.baseline"] == "baseline@digits-0"
     shown = sorted(path.name for path in (study / "mlruns").rglob("*.*"))
-    assert shown == ["summary.json", "tradeoff.svg"]
+    assert shown == ["summary.json", "tradeoff.svg", "verdicts.json"]
 
     second = make_mlflow()  # a process without any memory of the first
     assert second.returncode == 0, second.stderr

@@ -139,9 +139,9 @@ def on_the_way(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
     size = [float(np.abs(change).mean()) for change in (attacked - images, purified - images)]
     return figure, (
         f"{len(images)} images of {dataset} through {arm}: attacked, transformed (hidden parts grey), purified, and "
-        f"the differences to the image {factor} times. Mean change of a pixel: {size[0]:.3f} by the attack, "
-        f"{size[1]:.3f} after purification; {int((answers != labels).sum())} of {len(labels)} attacked images are "
-        "mistaken in this draw."
+        f"the differences to the image at {factor} times their size. Mean change of a pixel: {size[0]:.3f} by the "
+        f"attack, {size[1]:.3f} after purification; {int((answers != labels).sum())} of {len(labels)} attacked images "
+        "are mistaken in this draw."
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from turncoat.reporting.measures import BLOCKED
 from turncoat.reporting.record import Cell, Count
 from turncoat.reporting.statistics import Interval, image_interval, mcnemar, t_interval, wilson
 from turncoat.reporting.study import Study
@@ -18,16 +19,17 @@ class Contrast:
     n: int
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
+    flags: tuple[str, ...] = ()  # that block what either arm rests on, in words
 
     @property
     def text(self) -> str:
-        """`+2.4 ± 1.1`: the effect and half the interval."""
-        return f"{self.effect:+.1f} ± {self.interval.half:.1f}".replace("-", "−")
+        """`+2.4 ± 1.1`: the effect and half the interval; marked where a flag blocks it."""
+        return f"{self.effect:+.1f} ± {self.interval.half:.1f}".replace("-", "−") + BLOCKED * bool(self.flags)
 
     @property
     def apart(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.interval.low > 0 or self.interval.high < 0
+        """Whether the interval excludes zero, and no flag forbids to say so."""
+        return not self.flags and (self.interval.low > 0 or self.interval.high < 0)
 
 
 def contrast(
@@ -72,7 +74,10 @@ def contrast(
         p_value = mcnemar(*outcomes)
     interval = Interval(effect - max(halves), effect + max(halves)) if halves else _unpaired(*counts[0], effect)
     n = min(count.sample[1] for pair in counts for count in pair)
-    return Contrast(effect, interval, p_value, n, seeds, tuple(dict.fromkeys([*left, *right])))
+    met = [*((cell, metric) for cell in left), *((cell, second) for cell in right)]
+    flags = [f"{cell}: {f.name}: {f.detail}" for cell, name in met for f in study.records[cell].blocking(name)]
+    cells = tuple(dict.fromkeys(cell for cell, _ in met))
+    return Contrast(effect, interval, p_value, n, seeds, cells, tuple(dict.fromkeys(flags)))
 
 
 def _unpaired(a: Count, b: Count, effect: float) -> Interval:

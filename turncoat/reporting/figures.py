@@ -15,7 +15,7 @@ from turncoat.reporting import (
     reverse_figures,
     style,
 )
-from turncoat.reporting.measures import accuracy, curve, error_bar, mean, training_passes
+from turncoat.reporting.measures import accuracy, curve, error_bar, leader, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
@@ -35,10 +35,10 @@ def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         axes.errorbar(clean.mean, worst.mean, label=arm, **bars, **looks[arm].bars)
     axes.set(xlabel="clean accuracy (%)", ylabel="worst-case accuracy (%)")
     style.legend(figure, axes)
-    best = max(shown, key=lambda arm: shown[arm][1].mean)
     return figure, (
-        f"Scatter of clean against worst-case accuracy of {len(shown)} arms on {dataset}. {best} is the most robust: "
-        f"{shown[best][1].text} % in the worst case, {shown[best][0].text} % clean."
+        f"Scatter of clean against worst-case accuracy of {len(shown)} arms on {dataset}. In the worst case "
+        f"{leader({arm: worst for arm, (_, worst) in shown.items()})}; clean "
+        f"{leader({arm: clean for arm, (clean, _) in shown.items()})}."
     )
 
 
@@ -61,11 +61,11 @@ def security_curve(study: Study, dataset: str, arms: Sequence[str], looks: Mappi
     )
     axes.set(xlabel="radius ε", ylabel="accuracy under PGD-20 (%)", ylim=(0, 100), xlim=(0, None))
     style.legend(figure, axes)
-    last = {arm: points[-1] for arm, points in curves.items()}
-    best = max(last, key=lambda arm: last[arm][1].mean)
+    place = {arm: min(points, key=lambda point: abs(point[0] - epsilon)) for arm, points in curves.items()}
+    radius = next(iter(place.values()))[0]
     return figure, (
-        f"Accuracy under PGD-20 against its radius for {len(curves)} arms on {dataset}. At the largest radius, "
-        f"{last[best][0]:g}, {best} keeps the most: {last[best][1].text} %."
+        f"Accuracy under PGD-20 against its radius for {len(curves)} arms on {dataset}. At radius {radius:.4g} "
+        f"{leader({arm: value for arm, (_, value) in place.items()})}."
     )
 
 
@@ -183,6 +183,7 @@ OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
     "rat": {
         "perturbations": ("Universal perturbations as images", rat_figures.class_perturbations),
         "from-to": ("Which class gives way to which", rat_figures.from_to),
+        "controls": ("RAT beside its controls", rat_figures.controls),
         "universal": ("Universal perturbations by target", rat_figures.universal),
         "matrices": ("Which class gives way, before and after", rat_figures.matrices),
         "fgsm-curves": ("FGSM over its radius", rat_figures.fgsm_curves),
@@ -193,6 +194,7 @@ OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
         "on-the-way": ("Images on their way through", atop_figures.on_the_way),
     },
     "reverse": {
+        "gains": ("What calibrators add, shift by shift", reverse_figures.gains),
         "shifts": ("Shift by shift", reverse_figures.shifts),
         "severities": ("Shift by severity", reverse_figures.severities),
         "confidence": ("Confidence before and after", reverse_figures.confidence),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from turncoat.reporting import style
-from turncoat.reporting.measures import Estimate, accuracy, error_bar
+from turncoat.reporting.measures import Estimate, accuracy, error_bar, leader
 from turncoat.reporting.paper_figures import twins
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import Look, Picture
@@ -55,8 +55,8 @@ def attacks(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str,
     if not shown:
         return None
     figure = twins(shown, ("PGD-20", "AutoAttack"), "accuracy under attack (%)", looks)
-    first, second = (max(shown, key=lambda arm: shown[arm][place].mean) for place in (0, 1))
+    first, second = (leader({arm: pair[place] for arm, pair in shown.items()}) for place in (0, 1))
     return figure, (
-        f"Accuracy of {len(shown)} arms on {dataset} under PGD-20 and under AutoAttack, with 95 % intervals. {first} "
-        f"leads under PGD-20 with {shown[first][0].text} %, {second} under AutoAttack with {shown[second][1].text} %."
+        f"Accuracy of {len(shown)} arms on {dataset} under PGD-20 and under AutoAttack, with 95 % intervals. Under "
+        f"PGD-20 {first}; under AutoAttack {second}."
     )

@@ -1,13 +1,14 @@
 """One number with its interval: an arm's accuracy on a data set, over its seeds, in percent."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from turncoat.reporting.record import Count, Record
 from turncoat.reporting.statistics import Interval, t_interval, wilson
 from turncoat.reporting.study import Study
 
+BLOCKED = " ‡"  # beside a number that a blocking flag lies on
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
 
@@ -23,11 +24,12 @@ class Estimate:
     n: int
     seeds: tuple[int, ...]
     values: tuple[float, ...]
+    blocked: bool = False
 
     @property
     def text(self) -> str:
-        """`63.1 ± 0.8`: the mean and half the interval."""
-        return f"{self.mean:.1f} ± {self.interval.half:.1f}"
+        """`63.1 ± 0.8`: the mean and half the interval; marked where a blocking flag lies on it."""
+        return f"{self.mean:.1f} ± {self.interval.half:.1f}" + BLOCKED * self.blocked
 
 
 def estimate(counts: Iterable[tuple[int, Count | None]]) -> Estimate | None:
@@ -51,12 +53,29 @@ def estimate(counts: Iterable[tuple[int, Count | None]]) -> Estimate | None:
 def accuracy(study: Study, dataset: str, arm: str, metric: str, checkpoint: str = "best") -> Estimate | None:
     """The arm's accuracy (`clean`, `worst`, an attack, a paper's own measure) over the seeds that have a record."""
     records = study.of(dataset, arm)
-    return estimate((cell.seed, getattr(record, checkpoint).count(metric, record.seen)) for cell, record in records)
+    value = estimate((cell.seed, getattr(record, checkpoint).count(metric, record.seen)) for cell, record in records)
+    blocked = checkpoint == "best" and any(record.blocking(metric) for _, record in records)
+    return replace(value, blocked=True) if value and blocked else value
 
 
 def error_bar(value: Estimate) -> list[list[float]]:
     """What matplotlib wants of an error bar: distances down and up, cut off at 0 and 100 %."""
     return [[value.mean - max(value.interval.low, 0)], [min(value.interval.high, 100) - value.mean]]
+
+
+def leader(named: Mapping[str, Estimate]) -> str:
+    """Who is highest, as far as intervals say: `mart has the highest mean, 69.5 ± 2.9 %, not apart from pgd`.
+
+    Two are apart when their intervals do not overlap; a name that stands alone is told by its value.
+    """
+    top = max(named, key=lambda name: named[name].mean)
+    near = [name for name, value in named.items() if name != top and value.interval.high >= named[top].interval.low]
+    if len(named) == 1:
+        return f"{top} has {named[top].text} %"
+    if not near:
+        return f"{top} is highest with {named[top].text} %, apart from all others"
+    others = ", ".join(near[:3]) + (f" and {len(near) - 3} more" if len(near) > 3 else "")
+    return f"{top} has the highest mean, {named[top].text} %, not apart from {others}"
 
 
 def curve(study: Study, dataset: str, arm: str) -> list[tuple[float, Estimate]]:

@@ -91,7 +91,8 @@ def _summary(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> dict[str, 
 
 def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """A claim with its verdicts, one a data set, and the rule that decides it in words."""
-    measured = claim.measured
+    measured, studied = claim.measured, study.settings.study.datasets
+    mine = [verdict for verdict in verdicts if (verdict.paper, verdict.claim) == (paper.name, claim.id)]
     elsewhere = "".join(f"; on {name}: {pair.arm} and {pair.against}" for name, pair in claim.on.items())
     second = measured.against_metric or measured.metric
     metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"
@@ -105,7 +106,9 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
         "paper": paper,
         "claim": claim,
         "rule": f"{metric}: {measured.arm} {needs} {measured.against}{elsewhere}",
-        "verdicts": [v for v in verdicts if v.claim == claim.id and v.paper == paper.name],
+        "judged": any(verdict.word != "not run" for verdict in mine),
+        "verdicts": [verdict for verdict in mine if verdict.dataset in studied],
+        "absent": [verdict.dataset for verdict in mine if verdict.dataset not in studied],
     }
 
 
@@ -120,11 +123,12 @@ def _results(paper: Paper, verdicts: Sequence[Verdict]) -> str:
 
 
 def _metrics(study: Study) -> list[str]:
-    """Columns of the explorer: clean, every attack that some record met, worst, and what else was measured."""
-    attacks = {name: None for dataset in study.datasets for name in study.met(dataset)}
+    """Columns of the explorer: clean, the suite's attacks, worst, what else was measured, attacks of second looks."""
+    attacks = dict.fromkeys(name for dataset in study.datasets for name in study.met(dataset))
+    planned = [name for name in study.settings.suites[study.settings.study.suite].attacks if name in attacks]
     records = study.records.values()
-    others = {name: None for record in records for name in [*record.best.measures, *record.best.scenes]}
-    return ["clean", *attacks, "worst", *others]
+    others = dict.fromkeys(name for record in records for name in [*record.best.scenes, *record.best.measures])
+    return ["clean", *planned, "worst", *others, *(name for name in attacks if name not in planned)]
 
 
 def _explorer(study: Study) -> list[dict[str, Any]]:

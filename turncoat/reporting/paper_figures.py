@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from turncoat.reporting import style
 from turncoat.reporting.claims import Claim, Sweep
-from turncoat.reporting.measures import Estimate, accuracy, error_bar, estimate, mean, training_passes
+from turncoat.reporting.measures import Estimate, accuracy, error_bar, estimate, leader, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 from turncoat.reporting.verdicts import Verdict
@@ -35,10 +35,9 @@ def components(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
     axes.set(xlabel="accuracy (%)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(shown))
     last = {arm: value for arm, row in rows.items() if (value := row[shown[-1]])}
-    most = max(last, key=lambda arm: last[arm].mean)
     return figure, (
         f"Accuracy of {len(rows)} arms on {dataset}, one row each: {', '.join(shown)}, with 95 % intervals. "
-        f"{most} has the highest {shown[-1]} accuracy, {last[most].text} %."
+        f"{shown[-1].capitalize()}: {leader(last)}."
     )
 
 
@@ -99,11 +98,10 @@ def ablation(study: Study, dataset: str, claims: Sequence[Claim], looks: Mapping
         axes.annotate(cost, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=6)
     axes.annotate("cost", (1.02, -0.75), xycoords=("axes fraction", "data"), va="bottom", fontsize=6)
     axes.set(xlabel=f"{metric} accuracy (%), 95 % interval")
-    best = max(shown, key=lambda arm: shown[arm].mean)
+    said = "" if whole == max(shown, key=lambda arm: shown[arm].mean) else f"; {whole} has {shown[whole].text} %"
     return figure, (
         f"{metric} accuracy on {dataset} of {whole} and of {len(shown) - 1} arms that it is compared with, one row "
-        f"each, with 95 % intervals and the cost of training as a multiple of the cheapest. {best} is highest with "
-        f"{shown[best].text} %; {whole} has {shown[whole].text} %."
+        f"each, with 95 % intervals and the cost of training as a multiple of the cheapest. {leader(shown)}{said}."
     )
 
 
@@ -126,20 +124,24 @@ def sweep(study: Study, dataset: str, swept: Sweep, looks: Mapping[str, Look]) -
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(COLUMN, 2.4))
-    for name, points in lines.items():
-        bars = [[error_bar(value)[side][0] for _, value in points] for side in (0, 1)]
-        heights = [value.mean for _, value in points]
-        axes.errorbar([x for x, _ in points], heights, yerr=bars, elinewidth=0.7, label=name, **looks[name].line)
-    axes.set(xlabel=swept.label, ylabel=f"{swept.metric} accuracy (%)")
     settings = [x for points in lines.values() for x, _ in points]
+    for line, (name, points) in enumerate(lines.items()):
+        bars = [[error_bar(value)[side][0] for _, value in points] for side in (0, 1)]
+        aside = (line - (len(lines) - 1) / 2) * 0.012  # so that no interval hides another
+        at = [x * (1 + 2 * aside) if min(settings) >= 10 else x + aside * max(settings) for x, _ in points]
+        heights = [value.mean for _, value in points]
+        axes.errorbar(at, heights, yerr=bars, elinewidth=0.7, label=name, **looks[name].line)
+    axes.set(xlabel=swept.label, ylabel=f"{swept.metric} accuracy (%)")
     if min(settings) >= 10:  # of numbers of images, not of weights
         style.log_axis(axes, settings)
     elif len(set(settings)) <= 8:
         axes.set_xticks(sorted(set(settings)))
     style.legend(figure, axes)
-    best = {name: max(points, key=lambda point: point[1].mean) for name, points in lines.items()}
-    said = "; ".join(f"{name} is highest at {x:g} with {value.text} %" for name, (x, value) in best.items())
-    return figure, f"{swept.metric} accuracy on {dataset} against {swept.label}. {said}."
+    told = {name: points if len(points) < 5 else [points[0], points[-1]] for name, points in lines.items()}
+    said = "; ".join(
+        f"{name} {', '.join(f'{value.text} % at {x:g}' for x, value in points)}" for name, points in told.items()
+    )
+    return figure, f"{swept.metric} accuracy on {dataset} against {swept.label}, with 95 % intervals. {said}."
 
 
 def checkpoints(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
@@ -152,8 +154,8 @@ def checkpoints(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[
     gaps = {arm: best.mean - last.mean for arm, (best, last) in shown.items()}
     widest = max(gaps, key=lambda arm: abs(gaps[arm]))
     return figure, (
-        f"PGD-20 accuracy of the best and the last checkpoint of {len(shown)} arms on {dataset}. They are furthest "
-        f"apart for {widest}: {gaps[widest]:+.1f} points in favour of the best."
+        f"PGD-20 accuracy of the best and the last checkpoint of {len(shown)} arms on {dataset}, with 95 % intervals. "
+        f"The means are furthest apart for {widest}: {shown[widest][0].text} % best, {shown[widest][1].text} % last."
     )
 
 

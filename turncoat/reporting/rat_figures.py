@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from turncoat.files import read_json
-from turncoat.reporting import analysis, style
-from turncoat.reporting.measures import mean
+from turncoat.reporting import analysis, rat_tables, style
+from turncoat.reporting.measures import accuracy, error_bar, leader, mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
@@ -140,6 +140,46 @@ def fgsm_curves(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[
         f"Accuracy of {len(shown)} arms on {n} images of {dataset} under FGSM against its radius, seed {found.seed}. "
         f"At the radius of training, {best['white-box']} keeps the most white-box, {best['transferred']} when images "
         "made against the network before retraining are transferred."
+    )
+
+
+def controls(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """RAT and its controls by the number of training images, one panel a measure, with intervals; axes of their own."""
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    few = {arm: rat_tables.size(study, dataset, arm) for arm in arms if study.of(dataset, arm)[0][1].method == "rat"}
+    metrics = [metric for metric in rat_tables.measured(study, dataset, list(few)) if metric != "worst"]
+    if len(few) < 2:
+        return None
+    shown = [*(arm for arm in arms if arm not in few), *sorted(few, key=lambda arm: few[arm])]
+    figure, panels = plt.subplots(
+        1, len(metrics), figsize=(COLUMN, 0.6 + 0.15 * len(shown)), sharey=True, squeeze=False
+    )
+    found = {metric: {arm: accuracy(study, dataset, arm, metric) for arm in shown} for metric in metrics}
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        for place, arm in enumerate(shown):
+            if value := found[metric][arm]:
+                axes.errorbar(
+                    value.mean,
+                    place,
+                    xerr=error_bar(value),
+                    elinewidth=0.8,
+                    **looks[arm].point | {"marker": "o", "markersize": 3},
+                )
+        axes.set_title(metric, fontsize=6.5)
+        axes.set(ylim=(len(shown) - 0.5, -0.5))
+        axes.tick_params(axis="x", labelsize=5.5)
+        axes.xaxis.set_major_locator(MaxNLocator(2, min_n_ticks=2))
+        axes.margins(x=0.12)
+    panels[0, 0].set_yticks(range(len(shown)), shown, fontsize=6)
+    figure.supxlabel("accuracy, or images that no universal perturbation sends away (%)", fontsize=6.5)
+    said = [
+        f"{metric}: {leader({arm: v for arm, v in row.items() if v and arm in few})}" for metric, row in found.items()
+    ]
+    return figure, (
+        f"RAT and its controls on {dataset}, from few images to all, with 95 % intervals. Of the arms that see few "
+        f"images, {'; '.join(said)}."
     )
 
 

@@ -230,6 +230,13 @@ class Record(_Read):
     examples: dict[str, str]
     weights: dict[str, str]
 
+    def blocking(self, metric: str) -> list[Flag]:
+        """The flags that forbid a verdict on a metric: those of that attack, and of no attack if it is under attack."""
+        attacked = metric in ("worst", "universal") or metric in self.best.attacks
+        return [
+            flag for flag in self.flags if flag.blocks and (flag.attack == metric or (not flag.attack and attacked))
+        ]
+
     @property
     def seen(self) -> list[str]:
         """The shifts that the arm was trained for."""

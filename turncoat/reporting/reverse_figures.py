@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from turncoat.files import read_json
-from turncoat.reporting import analysis, style
+from turncoat.reporting import analysis, reverse_tables, style
+from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import estimate, mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
@@ -45,6 +46,44 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
     return figure, (
         f"Accuracy of {len(table)} arms on {dataset} under {len(names)} shifts, one row each. "
         f"{hardest} is the hardest over all arms."
+    )
+
+
+def gains(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """What the leading arms add to the bare classifier by shift, with intervals; hollow where trained for it."""
+    bare = reverse_tables.classifiers(study, dataset, arms).get(None)
+    names = reverse_tables.met(study, dataset, arms)
+    shown = [arm for arm in LEADING if arm in arms and bare]
+    first = reverse_tables.leading(study, dataset, arms)
+    if not shown or not names or bare is None or first is None:
+        return None
+    seen = study.of(dataset, first)[0][1].seen
+    names = [*(name for name in names if name in seen), *(name for name in names if name not in seen)]
+    figure, axes = style.rows([*names, "mean, seen", "mean, unseen"])
+    figure.set_figheight(figure.get_figheight() + 0.05 * len(shown) * len(names))
+    said = []
+    for shift, arm in zip(np.linspace(-0.3, 0.3, len(shown)) if len(shown) > 1 else [0], shown, strict=True):
+        trained = study.of(dataset, arm)[0][1].seen
+        found = [contrast(study, dataset, (arm, bare), "shifts-seen", seen=[name]) for name in names]
+        found += [contrast(study, dataset, (arm, bare), f"shifts-{kind}", seen=seen) for kind in ("seen", "unseen")]
+        for place, value in enumerate(found):
+            if value:
+                fill = "white" if place < len(names) and names[place] in trained else looks[arm].colour
+                bar = [[value.effect - value.interval.low], [value.interval.high - value.effect]]
+                look: dict[str, Any] = looks[arm].point | {"markerfacecolor": fill, "markeredgewidth": 0.8}
+                axes.errorbar(value.effect, place + shift, xerr=bar, elinewidth=0.7, **look)
+        if found[-2] and found[-1]:
+            said.append(f"{arm} {found[-2].text} seen and {found[-1].text} unseen")
+        axes.plot([], [], label=arm, **looks[arm].point)
+    axes.axvline(0, color=style.GREY, linewidth=0.7)
+    axes.axhline(len(names) - 0.5, color=style.GREY, linewidth=0.5)
+    axes.axhline(len([name for name in names if name in seen]) - 0.5, color=style.GREY, linewidth=0.5)
+    axes.set(xlabel=f"accuracy over {bare} (points); hollow: trained for it")
+    style.legend(figure, axes)
+    return figure, (
+        f"What {', '.join(shown)} add to the accuracy of {bare} on {dataset} under {len(names)} shifts, over all "
+        f"severities, with 95 % intervals; above the first line those that {first} was trained for. On average, in "
+        f"points: {'; '.join(said)}."
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from turncoat.files import write_atomic
+from turncoat.reporting.measures import BLOCKED
 
 _TEX = {character: f"\\{character}" for character in "&%$#_{}"}
 _TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "’": "'"}
@@ -20,7 +21,7 @@ _TEX |= {
     "†": r"$\dagger$",
 }
 _TEX |= {"∞": r"$\infty$", "ℓ": r"$\ell$", "ε": r"$\varepsilon$", "β": r"$\beta$", "λ": r"$\lambda$", "δ": r"$\delta$"}
-_TEX |= {"†": r"$\dagger$", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+_TEX |= {"†": r"$\dagger$", "‡": r"$\ddagger$", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Table:
         ]
         lines = [self.header, ["---", *("--:" if a == "r" else "---" for a in self.alignment[1:])], *rows]
         body = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-        return f"{self.caption}\n\n{body}\n"
+        return f"{self.legend}\n\n{body}\n"
 
     def latex(self) -> str:
         """A `table` float with booktabs rules, no wider than the line; needs `\\usepackage{booktabs,graphicx}`."""
@@ -50,7 +51,7 @@ class Table:
         header = " & ".join(_tex(text) for text in self.header)
         return (
             "\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{_tex(self.caption)}}}\n  \\label{{tab:{self.name}}}\n"
+            f"  \\caption{{{_tex(self.legend)}}}\n  \\label{{tab:{self.name}}}\n"
             "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
             f"  \\begin{{tabular}}{{{self.alignment}}}\n    \\toprule\n    {header} \\\\\n    \\midrule\n{body}\n"
             "    \\bottomrule\n  \\end{tabular}}\n\\end{table}\n"
@@ -61,6 +62,12 @@ class Table:
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows([self.header, *self.rows])
         return buffer.getvalue()
+
+    @property
+    def legend(self) -> str:
+        """The caption, and what a mark in the cells means."""
+        marked = any(BLOCKED in text for row in self.rows for text in row)
+        return self.caption + f".{BLOCKED} a blocking flag lies on it" * marked
 
     @property
     def alignment(self) -> str:

@@ -53,12 +53,13 @@ def passes(study: Study, dataset: str, arm: str) -> tuple[str, str]:
 
 
 def best(column: Sequence[Estimate | None]) -> int | None:
-    """The row whose interval lies above all others', or None: a best that the intervals do not support is none."""
+    """The row whose interval lies above all others', or None: without the intervals, or under a flag, none is best."""
     known = [(value, row) for row, value in enumerate(column) if value]
     if len(known) < 2:
         return None
     top, row = max(known, key=lambda pair: pair[0].mean)
-    return row if all(top.interval.low > value.interval.high for value, other in known if other != row) else None
+    apart = all(top.interval.low > value.interval.high for value, other in known if other != row)
+    return row if apart and not top.blocked else None
 
 
 def missing_table(study: Study) -> Table:

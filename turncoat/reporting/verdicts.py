@@ -1,6 +1,6 @@
 """Verdicts by fixed rules (docs/claims.md). The rules see numbers and flags, never a name or an opinion."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,10 +59,9 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     if found is None:
         absent = " or ".join(dict.fromkeys([measured.metric, second]))
         return verdict("not run", f"the suite has no measure named {absent}")
-    numbers = vars(found)
-    left, right = ([cell for cell in found.cells if cell.arm == arm] for arm in (measured.arm, measured.against))
-    if flags := _blocking(study, measured, left, right):
-        return verdict("unreliable", f"flagged: {'; '.join(flags)}", **numbers)
+    numbers = {name: getattr(found, name) for name in ("effect", "interval", "p_value", "n", "seeds", "cells")}
+    if found.flags:
+        return verdict("unreliable", f"flagged: {'; '.join(found.flags)}", **numbers)
     word, why = rule(measured, found.interval, len(found.seeds), own)
     return verdict(word, why, **numbers)
 
@@ -123,19 +122,3 @@ def _lack(study: Study, measured: Measurement, dataset: str) -> str | None:
     cells = [Cell(dataset, arm, seed) for arm in arms for seed in study.settings.study.seeds]
     gone = [cell for cell in cells if cell in study.missing]
     return f"missing: {', '.join(map(str, gone))} ({study.missing[gone[0]]})" if gone else None
-
-
-def _blocking(study: Study, measured: Measurement, left: Sequence[Cell], right: Sequence[Cell]) -> list[str]:
-    """Blocking flags of the cells on what the claim rests on; each said once.
-
-    A flag of one attack is on that attack alone; one of no attack, on everything measured under attack.
-    """
-    found: dict[str, None] = {}
-    for cells, metric in ((left, measured.metric), (right, measured.against_metric or measured.metric)):
-        for cell in cells:
-            record = study.records[cell]
-            attacked = metric in ("worst", "universal") or metric in record.best.attacks
-            for flag in record.flags:
-                if flag.blocks and (flag.attack == metric or (flag.attack is None and attacked)):
-                    found[f"{cell}: {flag.name}: {flag.detail}"] = None
-    return list(found)

@@ -77,9 +77,20 @@ def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return tags
 
 
-def log_report(reports: Path | str = "reports", tags: Mapping[str, Any] | None = None, **options: Any) -> None:
-    """The run `report`: figures, tables and page of the folder `reports`; one run for each content of its summary."""
+def verdict_tags(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """`verdict.<paper>.<claim>.<data set>`: the word, and that it is under our reading, from `verdicts.json`."""
+    return {
+        f"verdict.{verdict['paper']}.{verdict['claim']}.{verdict['dataset']}": verdict["word"]
+        + (", under our reading" if verdict.get("our_reading") and verdict["word"] != "not run" else "")
+        for verdict in verdicts
+    }
+
+
+def log_report(reports: Path | str = "reports", **options: Any) -> None:
+    """The run `report`: figures, tables, page and verdicts of `reports`; one run for each content of its summary."""
     reports = Path(reports)
+    verdicts = reports / "verdicts.json"
+    tags = verdict_tags(files.read_json(verdicts)) if verdicts.exists() else {}
     with spool.open("report", files.sha256(reports / "summary.json"), tags=tags, **options) as tracker:
         for path in sorted(reports.iterdir()):
             if path.is_file() or path.name in ("figures", "tables"):

@@ -45,10 +45,11 @@
   });
   filters.addEventListener("input", filter);
   filters.addEventListener("submit", (event) => event.preventDefault());
-  // A link to a row shows the row, whatever the filters say.
+  // A link shows where it leads: it opens what is folded, and shows a row whatever the filters say.
   const reveal = () => {
-    const row = location.hash.startsWith("#cell-") && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (row) { filters.reset(); filter(); row.scrollIntoView({ block: "center" }); }
+    const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    row?.closest("details")?.setAttribute("open", "");
+    if (row && body.contains(row)) { filters.reset(); filter(); row.scrollIntoView({ block: "center" }); }
   };
   window.addEventListener("hashchange", reveal);
   filter();

@@ -123,13 +123,13 @@ def test_small_relu_networks_against_every_linear_piece(hidden: int, seed: int, 
     assert exists.any()
 
     wide = Threat(norm, {"linf": 1.0, "l1": 4.0}[norm])  # where the random starts come from
-    minimal = fab_t(model, images, labels, wide, minimal=True, restarts=10, steps=40, batch_size=64, generator=seeded())
+    minimal = fab_t(model, images, labels, wide, minimal=True, restarts=30, steps=40, batch_size=64, generator=seeded())
     turned = predicted(model, minimal) != labels
     assert torch.equal(turned, exists)
     ratios = (Threat(norm, 1.0).distance(minimal, images) / exact)[exists]
     assert (ratios > 0.999).all()
     assert (ratios < 1.05).float().mean() >= 0.8  # the rest ended in another corner of a problem that is not convex
-    assert (ratios < 1.2).all()
+    assert (ratios < 1.1).all()
 
     epsilon = float(exact[exists].median()) * 1.05
     found = (

@@ -181,6 +181,19 @@ def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
 
 
 @pytest.mark.fault(15, "arms.mart.betta through `dvc repro` and `make repro`", "stops, suggests beta")
+@pytest.mark.slow
+def test_one_after_another_it_is_the_same_study(study, tmp_path):
+    """What `make repro` runs side by side, `dvc repro` runs in turn: the same results, hence the same dvc.lock."""
+    folder = shutil.copytree(study, tmp_path / "in-turn", symlinks=True)
+    for made in ("data", "models", "reports", "dvc.lock", ".dvc/cache", ".dvc/tmp", ".scratch"):
+        path = folder / made
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    shell(folder, "dvc", "repro")
+    assert (folder / "reports/summary.json").read_bytes() == (study / "reports/summary.json").read_bytes()
+    # DVC enters a stage when it is done, so the order alone may differ
+    assert yaml.safe_load((folder / "dvc.lock").read_text()) == yaml.safe_load((study / "dvc.lock").read_text())
+
+
 def test_a_wrong_setting_stops_with_its_name(study, tmp_path):
     shutil.copytree(study, tmp_path / "copy", symlinks=True)
     edit(tmp_path / "copy", lambda params: params["arms"]["mart"].update(betta=6))

@@ -16,16 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attacks import ENSEMBLES, Worker, compare, processor, table
+from benchmarks.attacks import ENSEMBLES, Result, Worker, compare, processor, ratios, table
 from benchmarks.commands import commands
+from turncoat.files import read_json
+from turncoat.settings import load
 
 PEERS = ("torchattacks", "foolbox", "art")
-METHODS = ("pgd", "standard", "trades", "mart", "advamd")
-Results = dict[str, dict[str, list[dict[str, float]]]]
+Results = dict[str, dict[str, list[Result]]]
 
 
 def attacks(given: argparse.Namespace) -> Results:
-    """PGD, AutoAttack and adversarial training steps by every library; then the step of each method by ours."""
+    """PGD, AutoAttack and adversarial training steps by every library; then what ours alone does."""
     pythons = {"turncoat": sys.executable} | (dict.fromkeys(PEERS, given.peers) if given.peers else {})
     workers = {name: Worker(name, python, given) for name, python in pythons.items()}
     rounds = 3 if given.quick else 9
@@ -45,22 +46,56 @@ def attacks(given: argparse.Namespace) -> Results:
         print(table("AutoAttack standard, one run", results["AutoAttack standard"], given.images) + "\n", flush=True)
     for worker in list(workers.values())[1:]:
         worker.close()
-    steps: dict[str, list[dict[str, float]]] = {}
-    variants = [(name, "float32") for name in METHODS] + [("pgd", "bfloat16")]
-    for number in range(rounds + 1):
-        for name, precision in variants:
-            job = common | {"train": name, "precision": precision, "seed": number}
-            result = workers["turncoat"].run(job)
-            if number:
-                steps.setdefault(f"{name}, {precision}", []).append(result)
-    workers["turncoat"].close()
-    results["step of each method"] = steps
-    print("| training step | of PGD training's time |\n|---|---|")
-    for name, runs in steps.items():
-        pairs = zip(runs, steps["pgd, float32"], strict=True)
-        print(f"| {name} | {statistics.median(run['seconds'] / own['seconds'] for run, own in pairs):.2f} |")
-    print(flush=True)
+    ours = workers["turncoat"]
+    results["training step of each arm"] = steps(ours, common, given, rounds)
+    results["evaluation of a cell"] = evaluations(ours, common, 1 if given.quick else 3)
+    ours.close()
     return results
+
+
+def steps(worker: Worker, common: dict[str, Any], given: argparse.Namespace, rounds: int) -> dict[str, list[Result]]:
+    """The training step of each arm of the study, interleaved, and that of `pgd` in other precision and compiled."""
+    wanted = {arm: {"train": arm, "precision": "float32"} for arm in dict.fromkeys(["pgd", *load().study.arms])}
+    wanted["pgd, bfloat16"] = {"train": "pgd", "precision": "bfloat16"}
+    if not given.quick:
+        wanted["pgd, compiled"] = {"train": "pgd", "precision": "float32", "compile": True}
+        wanted["pgd, bfloat16, compiled"] = {"train": "pgd", "precision": "bfloat16", "compile": True}
+    found: dict[str, list[Result]] = {name: [] for name in wanted}
+    for number in range(rounds):
+        for name, job in wanted.items():
+            found[name].append(worker.run(common | job | {"seed": number}))
+    size = read_json(given.data / "dataset.json")["counts"]["train"]["images"]
+    print(
+        "| training step | of PGD training's time, an image | of a matrix product's speed | an epoch, s | memory, GiB |"
+    )
+    print("|---|---|---|---|---|")
+    for name, runs in found.items():
+        each = [run | {"each": run["seconds"] / run["images"]} for run in runs]
+        reference = [run | {"each": run["seconds"] / run["images"]} for run in found["pgd"]]
+        middle = {key: statistics.median(run[key] for run in each) for key in each[0]}
+        cells = [
+            f"{ratios(each, reference, 'each'):.2f}",
+            f"{middle['utilisation']:.1%}",
+            f"{size * middle['each']:.1f}",
+        ]
+        cells.append(f"{middle['bytes'] / 2**30:.2f}" if "bytes" in middle else "")
+        print(f"| {name} | {' | '.join(cells)} |")
+    print(flush=True)
+    return found
+
+
+def evaluations(worker: Worker, common: dict[str, Any], rounds: int) -> dict[str, list[Result]]:
+    """The evaluation of the network under the study's suite, and what its passes alone take."""
+    suite = load().study.suite
+    runs = [worker.run(common | {"evaluate": suite, "seed": number}) for number in range(rounds)]
+    middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    heads = ("evaluation of a cell", "seconds", "images/s", "forward", "backward", "of its passes' time")
+    cells = [f"{middle['seconds']:.2f}", f"{middle['images'] / middle['seconds']:,.1f}"]
+    cells += [f"{middle[way]:,.0f}" for way in ("forward", "backward")] + [
+        f"{ratios(runs, runs, 'seconds', 'least'):.2f}"
+    ]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|\n| suite {suite} | {' | '.join(cells)} |\n", flush=True)
+    return {suite: runs}
 
 
 def main() -> None:

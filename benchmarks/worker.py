@@ -2,8 +2,10 @@
 
     {"attack": "pgd" | "autoattack", "steps": 10, "epsilon": 0.15, "seed": 0}
     -> {"seconds": ..., "robust": ..., "forward": ..., "backward": ...}  (passes an image)
-    {"train": "pgd" | any method that needs nothing prepared, "precision": "float32" | "bfloat16", "epsilon": 0.15, ...}
-    -> {"seconds": ...}  for one adversarial-training step on all images given
+    {"train": "pgd" | of ours any arm of params.yaml, "precision": "float32" | "bfloat16", "compile": false, ...}
+    -> {"seconds": ..., "images": ...}  for one training step on all images given, or on the arm's part of them
+    {"evaluate": a suite of params.yaml, "epsilon": 0.15, "seed": 0}  (ours alone)
+    -> {"seconds": ..., "least": ..., ...}  for the evaluation of the network, and for its passes alone
 
 Every library gets the same network, images and budget, and is judged by the same float32 forward pass.
 """
@@ -20,11 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import ours
 from turncoat import attacks, data, models
 from turncoat.attacks import Counter, Threat
-from turncoat.data.batches import Batch, DeviceSplit, resident
-from turncoat.methods import METHODS, Task
-from turncoat.settings import validate
+from turncoat.data.batches import resident
 
 Job = dict[str, Any]
 Attack = Callable[[nn.Module, Tensor, Tensor, Job], Tensor]
@@ -87,6 +88,7 @@ def art(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
 
 
 LIBRARIES: dict[str, Attack] = {"turncoat": turncoat, "torchattacks": torchattacks, "foolbox": foolbox, "art": art}
+STEPS: dict[tuple[str, str, bool], ours.Step] = {}  # prepared once, as a training is
 
 
 def _classes(model: nn.Module) -> int:
@@ -111,7 +113,12 @@ def main() -> None:
     images, labels = split.floats(), split.labels
     for line in sys.stdin:
         job = json.loads(line)
-        result = (_train if "train" in job else _attack)(given.library, model, images, labels, job)
+        if "evaluate" in job:
+            result = ours.evaluation(model, images, labels, job)
+        elif "train" in job:
+            result = _train(given.library, model, images, labels, job)
+        else:
+            result = _attack(given.library, model, images, labels, job)
         print(json.dumps(result), file=answers, flush=True)
 
 
@@ -134,31 +141,22 @@ def _attack(library: str, model: nn.Module, images: Tensor, labels: Tensor, job:
 
 def _train(library: str, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
     """One step of training: ours as the training loop takes it, a peer's attack and then the plain PyTorch step."""
-    model = copy.deepcopy(model).requires_grad_(True)
-    ours = library == "turncoat"
-    if ours:
-        settings = validate(METHODS[job["train"]].settings_class, {"method": job["train"]}, "benchmark")
-        method = METHODS[job["train"]](settings, Task(Threat("linf", job["epsilon"]), _classes(model)))
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] - as the training places it
-        method.prepare(model, DeviceSplit((images * 255).to(torch.uint8), labels), job["seed"])
-        model = method.model
-        source = torch.Generator(images.device).manual_seed(job["seed"])
-        batch = Batch(images, labels, torch.arange(len(labels), device=images.device), source)
-    model.train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, fused=ours)
+    if library == "turncoat":
+        key = (job["train"], job["precision"], job.get("compile", False))
+        if key not in STEPS:
+            STEPS[key] = ours.Step(model, images, labels, job)
+        return STEPS[key].run(job["seed"])
+    model = copy.deepcopy(model).requires_grad_(True).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
     _wait(images)
     started = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
-    if ours:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=job["precision"] == "bfloat16"):
-            loss, _ = method.loss(batch)
-    else:
-        adversarial = LIBRARIES[library](Counter(model), images, labels, job)
-        loss = nn.functional.cross_entropy(model.train()(adversarial), labels)
+    adversarial = LIBRARIES[library](Counter(model), images, labels, job)
+    loss = nn.functional.cross_entropy(model.train()(adversarial), labels)
     loss.backward()
     optimizer.step()
     _wait(images)
-    return {"seconds": time.perf_counter() - started}
+    return {"seconds": time.perf_counter() - started, "images": len(images)}
 
 
 def _wait(images: Tensor) -> None:

@@ -1,0 +1,161 @@
+"""What has no peer: the training step of each arm, and the evaluation of a cell, beside the least that they could cost.
+
+A step's least is its multiplications at the speed of a large matrix product, which is what the device can do; an
+evaluation's is its passes at the speed of bare forward and gradient passes, measured in the same round.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from turncoat import attacks
+from turncoat.attacks import Threat
+from turncoat.attacks.losses import objective
+from turncoat.data.batches import Batch, DeviceSplit
+from turncoat.evaluation import build_suite, evaluate
+from turncoat.evaluation.records import evaluation_cost
+from turncoat.methods import METHODS, Method, Task, arm_settings
+from turncoat.settings import Settings, load
+from turncoat.training import resolve
+from turncoat.training.compiled import compiled_forward, passing
+
+Job = dict[str, Any]
+SIDE = {"cuda": 8192, "cpu": 1024}  # of the matrices whose product stands for the device's speed
+
+
+class Multiplications(TorchDispatchMode):
+    """Counts the FLOP of convolutions and matrix products, of their gradients only what is asked for.
+
+    Torch's own FlopCounterMode hooks modules too, which `torch.autograd.grad` does not bear.
+    """
+
+    flop = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.flop += count(*args, **(kwargs or {}), out_val=made)
+        return made
+
+
+class Step:
+    """The training step of an arm as the training loop takes it, on one batch: the images given, or the arm's part."""
+
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> None:
+        settings = load()
+        self.compute = replace(resolve(settings.compute), precision=job["precision"], compile=job.get("compile", False))
+        self.method, seen = _prepared(settings, job["train"], "arms", model, images, labels, job["epsilon"])
+        model = self.method.model
+        self.images, self.labels = seen.floats(), seen.labels
+        self.optimizer = torch.optim.SGD(
+            [weight for weight in model.parameters() if weight.requires_grad],
+            1e-3, momentum=0.9, nesterov=True, fused=True,
+        )  # fmt: skip
+        plain: Callable[..., Tensor] = model.forward
+        self.forward = compiled_forward(model, images.device) if self.compute.compile else plain
+        with Multiplications() as counted:
+            self.take(0)  # the first run, which does not count
+        self.flop = counted.flop
+        if self.compute.compile:
+            with passing(model, self.forward):
+                self.take(0)
+
+    def take(self, seed: int) -> None:
+        """One step."""
+        source = torch.Generator(self.images.device).manual_seed(seed)
+        places = torch.arange(len(self.labels), device=self.labels.device)
+        self.method.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.compute.autocast():
+            loss, _ = self.method.loss(Batch(self.images, self.labels, places, source))
+        loss.backward()
+        self.method.before_step()
+        self.optimizer.step()
+
+    def run(self, seed: int) -> dict[str, float]:
+        """Seconds of one step; its images, FLOP, share of a matrix product's speed, and on CUDA the most bytes held."""
+        cuda = self.images.is_cuda
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        with passing(self.method.model, self.forward):
+            seconds = timed(lambda: self.take(seed), self.images.device)
+        found = {"seconds": seconds, "images": len(self.labels), "flop": float(self.flop)}
+        found["utilisation"] = self.flop / seconds / product_speed(self.images.device, self.compute.precision)
+        return found | ({"bytes": float(torch.cuda.max_memory_allocated())} if cuda else {})
+
+
+def evaluation(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
+    """Seconds of an evaluation under a suite of params.yaml, and of its passes alone."""
+    settings = load()
+    suite = build_suite(job["evaluate"], settings.suites[job["evaluate"]])
+    alone = {name: plan for name, plan in suite.attacks.items() if not plan.stored}
+    threat, bare = Threat("linf", job["epsilon"]), attacks.folded(model.eval(), images[:2])
+    made: list[Any] = []
+    held_out = (images, labels)  # what makes universal perturbations: its speed is asked for, not its result
+
+    def whole() -> None:
+        suited = replace(suite, attacks=alone)
+        made.append(evaluate(model, images, labels, threat, suited, seed=job["seed"], held_out=held_out))
+
+    def forward() -> None:
+        with torch.no_grad():
+            bare(images)
+
+    def gradient() -> None:
+        attacks.input_gradient(bare, images, objective("ce"), labels, None, None)
+
+    for warm in (forward, gradient):
+        warm()
+    seconds = timed(whole, images.device)
+    passes = evaluation_cost(made[0])
+    alone_forward, both = timed(forward, images.device), timed(gradient, images.device)
+    least = (passes["forward"] - passes["backward"]) * alone_forward + passes["backward"] * both
+    return {"seconds": seconds, "images": len(images), "least": least, **passes}
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `work` takes, the device's included."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+@cache
+def product_speed(device: torch.device, precision: str) -> float:
+    """FLOP/s of a large matrix product: the best of five."""
+    side = SIDE[device.type]
+    matrix = torch.rand(side, side, device=device, dtype=getattr(torch, precision))
+    return 2 * side**3 / min(timed(lambda: matrix @ matrix, device) for _ in range(5))
+
+
+def _prepared(
+    settings: Settings, arm: str, section: Any, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float
+) -> tuple[Method[Any], DeviceSplit]:
+    """An arm's method on a copy of `model`; what it builds on is as a fresh network of that kind."""
+    plan = arm_settings(settings, arm, section)
+    split = DeviceSplit((images * 255).to(torch.uint8), labels)
+    foundation = {}
+    for name in plan.builds_on:
+        builder, _ = _prepared(settings, name, "pretrained", model, images, labels, epsilon)
+        foundation[name] = builder.deploy(builder.model)
+    task = Task(Threat("linf", epsilon), int(model.spec["classes"]), foundation)  # type: ignore[index, call-overload]
+    method = METHODS[plan.method](plan.model_copy(update={"start": "baseline"}), task)
+    network = copy.deepcopy(model).requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seen = method.prepare(network, split, 0)
+    method.model.to(images.device)
+    return method, seen
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()

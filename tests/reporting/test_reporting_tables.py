@@ -154,7 +154,7 @@ def test_a_suite_without_a_measure_leaves_its_column_out(study: Study) -> None:
 def test_shifts_are_told_one_by_one_and_those_seen_apart(root: Path, study: Study) -> None:
     table = reverse_tables.shifts(study, "digits", study.arms("digits"))
     assert table
-    assert table.header == ["arm", "clean", "blur", "noise", "seen by reverse", "unseen by reverse"]
+    assert table.header == ["arm", "clean", "seen by reverse", "unseen by reverse", "blur", "noise"]
     blur = column(table, "blur")
     assert {arm: text.removesuffix(" †") for arm, text in blur.items()} == {a: expected(root, a, "blur") for a in ARMS}
     assert [arm for arm, text in blur.items() if text.endswith(" †")] == ["reverse"]

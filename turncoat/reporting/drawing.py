@@ -117,4 +117,4 @@ def _sheets(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict]) 
             for swept in paper.sweeps:
                 name = f"sweep-{swept.setting.replace('.', '-')}-{swept.metric}"
                 sweep = partial(paper_figures.sweep, study, dataset, swept, looks)
-                yield Sheet(name, dataset, f"Sweep of {swept.label}", sweep, paper.name)
+                yield Sheet(name, dataset, f"{swept.metric} over {swept.label}", sweep, paper.name)

@@ -24,11 +24,11 @@ UNIVERSAL = (
 
 def controls(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
     """Every arm by the number of its training images: clean, under universal perturbations and under attack."""
-    few = [arm for arm in arms if _plan(study, dataset, arm)["method"] == "rat"]
+    few = [arm for arm in arms if study.plan(dataset, arm)["method"] == "rat"]
     metrics = measured(study, dataset, few)
     rows = []
     for arm in [*(arm for arm in arms if arm not in few), *sorted(few, key=lambda arm: size(study, dataset, arm))]:
-        plan = _plan(study, dataset, arm)
+        plan = study.plan(dataset, arm)
         values = [accuracy(study, dataset, arm, metric) for metric in metrics]
         images = plan.get("subset") or "all"
         rows.append([arm, f"{images}", treatment(plan), *(value.text if value else "–" for value in values)])
@@ -62,7 +62,7 @@ def differences(study: Study, dataset: str, arms: Sequence[str]) -> Table | None
 
 def compared(study: Study, dataset: str, arms: Sequence[str]) -> dict[str, list[str]]:
     """{RAT's first arm of each number of images: its controls on the same images, then the arms of other methods}."""
-    plans = {arm: _plan(study, dataset, arm) for arm in arms}
+    plans = {arm: study.plan(dataset, arm) for arm in arms}
     targeted = [arm for arm in arms if plans[arm]["method"] == "rat" and plans[arm]["perturbation"] == "targeted"]
     first: dict[Any, str] = {}
     for arm in targeted:
@@ -97,9 +97,4 @@ def treatment(plan: dict[str, Any]) -> str:
 
 def size(study: Study, dataset: str, arm: str) -> float:
     """How many training images an arm of RAT's has; infinite for all of them."""
-    return float(_plan(study, dataset, arm).get("subset") or "inf")
-
-
-def _plan(study: Study, dataset: str, arm: str) -> dict[str, Any]:
-    settings: dict[str, Any] = study.of(dataset, arm)[0][1].settings["arm"]
-    return settings
+    return float(study.plan(dataset, arm).get("subset") or "inf")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from turncoat.reporting.contrast import Contrast, contrast
+from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import accuracy, estimate
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
@@ -21,23 +21,18 @@ def shifts(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
     rows = []
     for arm in arms:
         records = [(cell.seed, record) for cell, record in study.of(dataset, arm)]
-        values = [accuracy(study, dataset, arm, "clean")]
-        values += [
-            estimate((seed, record.best.count("shifts-seen", [name])) for seed, record in records) for name in names
+        values = [
+            estimate((seed, record.best.count(metric, chosen)) for seed, record in records)
+            for metric, chosen in _columns(seen, names)
         ]
-        values += [
-            estimate((seed, record.best.count(metric, seen)) for seed, record in records)
-            for metric in ("shifts-seen", "shifts-unseen")
-        ]
-        marks = [f" {TRAINED}" if name in records[0][1].seen else "" for name in names]
         texts = [value.text if value else "–" for value in values]
-        rows.append([arm, *(text + mark for text, mark in zip(texts, ["", *marks, "", ""], strict=True))])
+        rows.append([arm, *_marked(texts, names, records[0][1].seen)])
     caption = (
         f"Shifts on {dataset}: accuracy in percent over all severities, mean over seeds ± half of the 95 % interval; "
-        f"{TRAINED} the arm was trained for the shift. The last two columns are means over the shifts that {leader} "
-        "was trained for, and over the others"
+        f"{TRAINED} the arm was trained for the shift. Seen and unseen: means over the shifts that {leader} was "
+        "trained for, and over the others"
     )
-    header = ["arm", "clean", *names, f"seen by {leader}", f"unseen by {leader}"]
+    header = ["arm", "clean", f"seen by {leader}", f"unseen by {leader}", *names]
     return Table(f"reverse-shifts-{dataset}", caption, header, rows)
 
 
@@ -47,19 +42,15 @@ def gains(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
     rows: list[list[str]] = []
     bold: set[tuple[int, int]] = set()
     for arm in arms:
-        plan = _plan(study, dataset, arm)
+        plan = study.plan(dataset, arm)
         other = bare.get(bits(plan))
         if plan["method"] not in ("reverse", "adapted") or other in (None, arm) or not names:
             continue
         pair = (arm, other)
         seen = study.of(dataset, arm)[0][1].seen
-        found: list[Contrast | None] = [contrast(study, dataset, pair, "clean")]
-        found += [contrast(study, dataset, pair, "shifts-seen", seen=[name]) for name in names]
-        found += [contrast(study, dataset, pair, metric) for metric in ("shifts-seen", "shifts-unseen")]
+        found = [contrast(study, dataset, pair, metric, seen=chosen) for metric, chosen in _columns(seen, names)]
         bold |= {(len(rows), 2 + place) for place, value in enumerate(found) if value and value.apart}
-        marks = ["", *(f" {TRAINED}" if name in seen else "" for name in names), "", ""]
-        texts = [value.text + mark if value else "–" for value, mark in zip(found, marks, strict=True)]
-        rows.append([arm, other, *texts])
+        rows.append([arm, other, *_marked([value.text if value else "–" for value in found], names, seen)])
     if not rows:
         return None
     caption = (
@@ -68,8 +59,20 @@ def gains(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
         f"bold where it excludes zero; {TRAINED} the arm was trained for the shift. Seen and unseen: means over the "
         "shifts that it was trained for and over the others"
     )
-    header = ["arm", "minus", "clean", *names, "seen", "unseen"]
+    header = ["arm", "minus", "clean", "seen", "unseen", *names]
     return Table(f"reverse-gains-{dataset}", caption, header, rows, frozenset(bold), "ll" + "r" * (len(names) + 3))
+
+
+def _columns(seen: list[str], names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Metrics, each with what it takes for seen: clean, the shifts seen, the others, then one shift after the other."""
+    means = [(metric, seen) for metric in ("clean", "shifts-seen", "shifts-unseen")]
+    return means + [("shifts-seen", [name]) for name in names]
+
+
+def _marked(texts: Sequence[str], names: Sequence[str], seen: Sequence[str]) -> list[str]:
+    """The cells of those columns, with a dagger at the shifts that the arm was trained for."""
+    marks = ["", "", "", *(f" {TRAINED}" if name in seen else "" for name in names)]
+    return [text + mark for text, mark in zip(texts, marks, strict=True)]
 
 
 def by_bits(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
@@ -78,9 +81,9 @@ def by_bits(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
     rows: list[list[str]] = []
     bold: set[tuple[int, int]] = set()
     for width in sorted(bare, reverse=True):
-        mine = [arm for arm in arms if bits(_plan(study, dataset, arm)) == width and arm != bare[width]]
-        for arm in [bare[width], *(arm for arm in mine if _plan(study, dataset, arm)["method"] == "reverse")]:
-            plan, row = _plan(study, dataset, arm), list[str]()
+        mine = [arm for arm in arms if bits(study.plan(dataset, arm)) == width and arm != bare[width]]
+        for arm in [bare[width], *(arm for arm in mine if study.plan(dataset, arm)["method"] == "reverse")]:
+            plan, row = study.plan(dataset, arm), list[str]()
             for metric in ("clean", "shifts", "pgd-20"):
                 value = accuracy(study, dataset, arm, metric)
                 gain = contrast(study, dataset, (arm, bare[width]), metric) if arm != bare[width] else None
@@ -108,7 +111,7 @@ def met(study: Study, dataset: str, arms: Sequence[str]) -> list[str]:
 
 def leading(study: Study, dataset: str, arms: Sequence[str]) -> str | None:
     """The first calibrator before a classifier that is not quantised."""
-    plans = {arm: _plan(study, dataset, arm) for arm in arms}
+    plans = {arm: study.plan(dataset, arm) for arm in arms}
     return next((arm for arm in arms if plans[arm]["method"] == "reverse" and bits(plans[arm]) is None), None)
 
 
@@ -117,7 +120,7 @@ def classifiers(study: Study, dataset: str, arms: Sequence[str]) -> dict[int | N
 
     The full one is the classifier as it is where the study has it, else that after further standard training.
     """
-    plans = {arm: _plan(study, dataset, arm) for arm in arms}
+    plans = {arm: study.plan(dataset, arm) for arm in arms}
     found: dict[int | None, str] = {}
     for arm in arms:
         if plans[arm].get("adapt") == "nothing":
@@ -132,8 +135,3 @@ def bits(plan: dict[str, Any]) -> int | None:
     """The width of a quantised classifier's weights; None where it is not quantised."""
     quantised = plan.get("quantised")
     return int(quantised["weights"]) if quantised else None
-
-
-def _plan(study: Study, dataset: str, arm: str) -> dict[str, Any]:
-    settings: dict[str, Any] = study.of(dataset, arm)[0][1].settings["arm"]
-    return settings

@@ -34,6 +34,11 @@ class Study:
         cells = (Cell(dataset, arm, seed) for seed in self.settings.study.seeds)
         return [(cell, self.records[cell]) for cell in cells if cell in self.records]
 
+    def plan(self, dataset: str, arm: str) -> dict[str, Any]:
+        """The arm's settings, every default filled in, as its first record holds them."""
+        settings: dict[str, Any] = self.of(dataset, arm)[0][1].settings["arm"]
+        return settings
+
     def arms(self, dataset: str, among: Sequence[str] | None = None) -> list[str]:
         """Arms with at least one record on the data set, in the order of `study.arms`."""
         arms = self.settings.study.arms

@@ -20,6 +20,7 @@ from turncoat.randomness import generator
 from turncoat.settings import ComputeSettings, TrainingSettings
 from turncoat.training import Checkpoint, Scratch, fingerprint, fit, initialised, learning_rate, resolve
 from turncoat.training import loop as loop_module
+from turncoat.training.average import Average
 
 COMPUTE = resolve(ComputeSettings(device="cpu"))
 PLAN = TrainingSettings(epochs=4, batch_size=8, lr=0.1, crop=1, flip=True)
@@ -108,6 +109,23 @@ def test_best_is_the_later_of_equals_and_keeps_its_own_weights():
     assert outcome.best_epoch == 3
     assert models.tensor_digest(outcome.best) == seen[2]
     assert models.tensor_digest(outcome.last) == seen[3]
+
+
+def test_an_average_remembers_more_the_longer_it_is():
+    model = nn.BatchNorm1d(1)
+    average, mean = Average(model, decay=0.5), None
+    for step, value in enumerate([1.0, 3.0, 5.0, -2.0, *range(20)]):
+        past = min(0.5, step / (step + 9))
+        mean = value if mean is None else past * mean + (1 - past) * value
+        with torch.no_grad():
+            model.weight.fill_(value)
+            model.running_mean.fill_(2 * value)
+            model.num_batches_tracked.fill_(step)
+        average.update(model)
+        assert average.module.weight.item() == pytest.approx(mean, rel=1e-5)
+        assert float(average.module.running_mean) == pytest.approx(2 * mean, rel=1e-5)
+        assert int(average.module.num_batches_tracked) == step
+    assert past == 0.5
 
 
 def test_passes_are_those_of_training_alone():

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from turncoat.data.batches import Batch, DeviceSplit, batches
 from turncoat.errors import TurncoatError
 from turncoat.settings import TrainingSettings
+from turncoat.training.average import Average
 from turncoat.training.checkpoint import Checkpoint
 from turncoat.training.compiled import compiled_forward, passing
 from turncoat.training.compute import Compute
@@ -75,11 +75,7 @@ def fit(
     """
     outcome = Outcome()
     optimizer = _optimizer(method.model, settings, compute)
-    averaged = (
-        AveragedModel(method.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-        if settings.ema
-        else None
-    )
+    averaged = Average(method.model, settings.ema) if settings.ema else None
     done = _restore(checkpoint, method.model, optimizer, averaged, outcome)
     _count_passes(method.model, outcome.passes)
     fast = compiled_forward(method.model, compute.device) if compute.compile is True else None
@@ -117,7 +113,7 @@ def _epoch(
     settings: TrainingSettings,
     compute: Compute,
     optimizer: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
+    averaged: Average | None,
     seed: int,
     epoch: int,
     per_epoch: int,
@@ -144,7 +140,7 @@ def _epoch(
         optimizer.found_inf = broken  # type: ignore[attr-defined]
         optimizer.step()
         if averaged:
-            averaged.update_parameters(method.model)
+            averaged.update(method.model)
         for name, value in {"loss": loss.detach(), **parts}.items():
             sums[name] = sums[name] + value if name in sums else value.clone()
     passes["counting"] = 0
@@ -194,7 +190,7 @@ def _count_passes(model: nn.Module, passes: dict[str, int]) -> None:
 
 
 def _state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, averaged: AveragedModel | None, outcome: Outcome
+    model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Average | None, outcome: Outcome
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
@@ -208,7 +204,7 @@ def _restore(
     checkpoint: Checkpoint | None,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
+    averaged: Average | None,
     outcome: Outcome,
 ) -> int:
     """Put everything back as the checkpoint holds it; the number of epochs that are done."""

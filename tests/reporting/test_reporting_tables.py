@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_quantised_classifiers_stand_by_bits(root: Path, study: Study) -> None:
     ("drawer", "said"),
     [
         (rat_figures.controls, "Of the arms that see few images, clean: "),
-        (reverse_figures.gains, "What reverse add to the accuracy of adapted on digits under 2 shifts"),
+        (reverse_figures.gains, "Points of accuracy over adapted on digits under 2 shifts at all severities"),
     ],
 )
 def test_a_figure_says_what_it_shows_and_comes_out_the_same(
@@ -274,6 +275,8 @@ def test_a_caption_claims_no_lead_that_intervals_do_not_support() -> None:
     near = {"a": value(60, 2), "b": value(61, 2), "c": value(50, 1)}
     assert leader(near) == "b has the highest mean, 61.0 ± 2.0 %, not apart from a"
     assert leader(near | {"b": value(70, 2)}) == "b is highest with 70.0 ± 2.0 %, apart from all others"
+    blocked = replace(value(70, 2), blocked=True)
+    assert leader(near | {"b": blocked}) == "b has the highest mean, 70.0 ± 2.0 %, but a blocking flag lies on it"
     assert leader({"a": value(60, 2)}) == "a has 60.0 ± 2.0 %"
     many = {name: value(60, 2) for name in "abcdef"}
     assert leader(many).endswith("not apart from b, c, d and 2 more")

@@ -70,23 +70,27 @@ def leader(named: Mapping[str, Estimate]) -> str:
     """
     top = max(named, key=lambda name: named[name].mean)
     near = [name for name, value in named.items() if name != top and value.interval.high >= named[top].interval.low]
+    said = f"{named[top].mean:.1f} ± {named[top].interval.half:.1f} %"
     if len(named) == 1:
-        return f"{top} has {named[top].text} %"
+        return f"{top} has {said}"
+    if named[top].blocked:
+        return f"{top} has the highest mean, {said}, but a blocking flag lies on it"
     if not near:
-        return f"{top} is highest with {named[top].text} %, apart from all others"
+        return f"{top} is highest with {said}, apart from all others"
     others = ", ".join(near[:3]) + (f" and {len(near) - 3} more" if len(near) > 3 else "")
-    return f"{top} has the highest mean, {named[top].text} %, not apart from {others}"
+    return f"{top} has the highest mean, {said}, not apart from {others}"
 
 
 def curve(study: Study, dataset: str, arm: str) -> list[tuple[float, Estimate]]:
-    """The security curve: (absolute epsilon, accuracy) by rising epsilon, the clean accuracy at 0."""
+    """The security curve: (absolute epsilon, accuracy under PGD-20) by rising epsilon, the clean accuracy at 0."""
     records = [(cell.seed, record) for cell, record in study.of(dataset, arm)]
     points: dict[float, list[tuple[int, Count | None]]] = {0.0: [(seed, record.best.clean) for seed, record in records]}
     for seed, record in records:
         for point in record.best.curve:
             points.setdefault(point.epsilon, []).append((seed, point))
     found = ((epsilon, estimate(pairs)) for epsilon, pairs in sorted(points.items()) if len(pairs) == len(records))
-    return [(epsilon, value) for epsilon, value in found if value is not None]
+    blocked = any(record.blocking("pgd-20") for _, record in records)
+    return [(epsilon, replace(value, blocked=blocked and epsilon > 0)) for epsilon, value in found if value]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -81,9 +81,9 @@ def gains(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, L
     axes.set(xlabel=f"accuracy over {bare} (points); hollow: trained for it")
     style.legend(figure, axes)
     return figure, (
-        f"What {', '.join(shown)} add to the accuracy of {bare} on {dataset} under {len(names)} shifts, over all "
-        f"severities, with 95 % intervals; above the first line those that {first} was trained for. On average, in "
-        f"points: {'; '.join(said)}."
+        f"Points of accuracy over {bare} on {dataset} under {len(names)} shifts at all severities, with 95 % "
+        f"intervals, for {', '.join(shown)}; above the first line the shifts that {first} was trained for. On average "
+        f"{'; '.join(said)}."
     )
 
 

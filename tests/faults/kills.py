@@ -62,7 +62,8 @@ def disturb(
     """
     lay(folder, change)
     draw, told, began = random.Random(seed), Told(), time.monotonic()
-    planned = Counter(draw.randrange(stages(folder)) for _ in range(kills))  # stage by place in the order of running
+    count = stages(folder)
+    planned = Counter(draw.randrange(count) for _ in range(kills))  # stage by place in the order of running
     seen: dict[str, int] = {}
     while True:
         told.repros += 1

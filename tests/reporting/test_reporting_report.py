@@ -22,7 +22,7 @@ from scipy import stats
 from turncoat.reporting import claims, rat_figures, report
 from turncoat.reporting.measures import Estimate
 from turncoat.reporting.statistics import Interval
-from turncoat.reporting.style import COLOURS, MARKERS, canvas, legend, looks, paper, save
+from turncoat.reporting.style import COLOURS, MARKERS, WORD, canvas, legend, looks, paper, save, short
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import best, paper_table
 from turncoat.settings import read_yaml
@@ -353,6 +353,14 @@ def test_a_legend_of_many_long_names_stays_inside_its_figure() -> None:
             assert drawn.x1 <= figure.bbox.width
             assert drawn.y1 <= axes.get_window_extent().y0
             assert axes.get_window_extent().height > 0.6 * 2.0 * figure.dpi
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "larger"),
+    [("0 - zero", "0", "0"), ("Ankle boot", "Ankl", "Ankle"), ("automobile", "auto", "automobi")],
+)
+def test_a_class_is_named_below_a_picture_as_long_as_there_is_room(name: str, small: str, larger: str) -> None:
+    assert (short(name), short(name, WORD)) == (small, larger)
 
 
 def test_an_arms_look_is_its_own_and_stays() -> None:

@@ -134,7 +134,7 @@ def on_the_way(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
             style.picture(cell, image)
             if said is not None:
                 right = said[column] == labels[column]
-                text = f"{classes[int(said[column])]} {'✓' if right else '✗'}"
+                text = f"{style.short(classes[int(said[column])], style.WORD)} {'✓' if right else '✗'}"
                 cell.set_xlabel(text, fontsize=6, labelpad=2, color="#005a3c" if right else "#a33f00")
     size = [float(np.abs(change).mean()) for change in (attacked - images, purified - images)]
     return figure, (

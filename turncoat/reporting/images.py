@@ -44,7 +44,7 @@ def perturbations(study: Study, dataset: str, arms: Sequence[str], looks: Mappin
             style.picture(cell, picture)
             if predictions is not None:
                 right = predictions[column] == labels[column]
-                text = f"{classes[int(predictions[column])]} {'✓' if right else '✗'}"
+                text = f"{style.short(classes[int(predictions[column])], style.WORD)} {'✓' if right else '✗'}"
                 cell.set_xlabel(text, fontsize=6, labelpad=2, color="#005a3c" if right else "#a33f00")
     fooled = int((after != labels).sum())
     return figure, (

@@ -45,7 +45,7 @@ def class_perturbations(study: Study, dataset: str, arms: Sequence[str], looks: 
             cell.spines[:].set(visible=True, linewidth=0.4, color="#b0b0b0")  # where an edge is white
             cell.set_xlabel(f"{100 * share:.0f} %", fontsize=6, labelpad=2)
     for cell, name in zip(grid[0], classes, strict=True):
-        cell.set_title(f"→ {name[: style.SHORT]}", fontsize=5.5, pad=2)
+        cell.set_title(f"→ {style.short(name)}", fontsize=5.5, pad=2)
     reached = ", ".join(f"{name} {100 * _share(entry['targets']):.0f} %" for name, entry in made.items())
     return figure, (
         f"Universal perturbations of the standard network on {dataset}, one image for each target class. Share of "
@@ -87,7 +87,7 @@ def matrices(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
     if not found or found.told.get("arm") not in found.arms:
         return None
     sizes = np.array(found.told["of_class"])
-    classes = [name[: style.SHORT] for name in study.classes(dataset)]
+    classes = [style.short(name) for name in study.classes(dataset)]
     figure, panels = plt.subplots(1, len(PANELS), figsize=(COLUMN, 1.75), sharey=True)
     said = []
     for axes, (name, title) in zip(panels, PANELS.items(), strict=True):
@@ -167,7 +167,7 @@ def controls(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
                     elinewidth=0.8,
                     **looks[arm].point | {"marker": "o", "markersize": 3},
                 )
-        axes.set_title(metric, fontsize=6.5)
+        axes.set_title(metric, fontsize=6.5 if len(metrics) < 5 else 5.6)
         axes.set(ylim=(len(shown) - 0.5, -0.5))
         axes.tick_params(axis="x", labelsize=5.5)
         axes.xaxis.set_major_locator(MaxNLocator(2, min_n_ticks=2))

@@ -188,7 +188,7 @@ def reversed_images(study: Study, dataset: str, arms: Sequence[str], looks: Mapp
             if answers is not None:
                 said = int(answers[column].argmax())
                 right = said == labels[column]
-                text = f"{classes[said][: style.SHORT]} {'✓' if right else '✗'}\n{100 * answers[column].max():.0f} %"
+                text = f"{style.short(classes[said])} {'✓' if right else '✗'}\n{100 * answers[column].max():.0f} %"
                 cell.set_xlabel(text, fontsize=5.2, labelpad=2, color="#005a3c" if right else "#a33f00")
     for cell, name in zip(grid[0], scenes, strict=True):
         cell.set_title(name, fontsize=5, pad=2)

@@ -30,6 +30,7 @@ DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)
 COLUMN = 3.4  # inches: one column of a paper
 FORMATS = ("pdf", "svg", "png")
 SHORT = 4  # letters of a class name below a small picture
+WORD = 8  # letters below a larger one
 LEGEND = (6.2, 5.6)  # points: the usual size, and one for long names
 ROW = 0.125  # inches a legend's row takes
 GREY = "#555555"  # of what is no arm's: rules, keys, markers in legends
@@ -165,6 +166,11 @@ def log_axis(axes: "Axes", values: Iterable[float]) -> None:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def short(name: str, letters: int = SHORT) -> str:
+    """A class's name below a small picture: the start of its first word."""
+    return name.split(" ")[0][:letters]
 
 
 def picture(axes: "Axes", image: npt.NDArray[np.float32]) -> None:

@@ -125,6 +125,7 @@ def validate(model: type[Model], value: Any, where: str, source: str = "params.y
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="safe as a folder and in a dotted path")]
 Auto = Literal["auto"]
+Switch = Literal[True, False, "auto"]
 Start = Literal["baseline", "scratch"]
 
 
@@ -233,8 +234,8 @@ class ComputeSettings(Strict):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    channels_last: bool | Auto = "auto"
-    compile: bool | Auto = "auto"
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
 
 
 class StudySettings(Strict):

@@ -14,6 +14,7 @@ from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.methods import METHODS, Task, arm_settings
 from turncoat.settings import ComputeSettings, load
+from turncoat.settings import validate as validated
 from turncoat.training import Checkpoint, fit, initialised, resolve
 from turncoat.training import loop as loop_module
 from turncoat.training.compiled import WORTHWHILE, compiled_forward, lacking, passing
@@ -49,6 +50,11 @@ def test_without_a_compiler_auto_does_without_and_true_is_refused(monkeypatch):
     assert AUTO.for_run(10**12).compile is False
     with pytest.raises(TurncoatError, match=r"compute\.compile: there is no compiler no-such-compiler: install.*false"):
         resolve(ComputeSettings(device="cpu", compile=True))
+
+
+def test_what_yaml_does_not_take_for_a_boolean_is_refused():
+    with pytest.raises(TurncoatError, match=r"compute\.compile: Input should be True, False or 'auto' \(got 'on'\)"):
+        validated(ComputeSettings, {"compile": "on"}, "compute")
 
 
 def test_a_step_of_each_method_costs_what_its_attack_does():

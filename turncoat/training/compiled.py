@@ -24,7 +24,7 @@ from turncoat.errors import TurncoatError
 
 Forward = Callable[..., Tensor]
 # Image passes of a training from which compiling pays; measured on a CPU, estimated for a GPU (docs/performance.md).
-WORTHWHILE = {"cpu": 1_000_000, "cuda": 5_000_000}
+WORTHWHILE = {"cpu": 2_000_000, "cuda": 5_000_000}
 REMEDY = "or set compute.compile in params.yaml to false"
 
 

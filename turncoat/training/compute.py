@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from turncoat.errors import TurncoatError
-from turncoat.settings import Auto, ComputeSettings
+from turncoat.settings import ComputeSettings, Switch
 from turncoat.training.compiled import REMEDY, WORTHWHILE, lacking
 
 
@@ -22,7 +22,7 @@ class Compute:
     device: torch.device
     precision: str
     channels_last: bool
-    compile: bool | Auto
+    compile: Switch
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which a training step runs."""

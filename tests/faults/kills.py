@@ -113,7 +113,7 @@ def disturb(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--minutes", type=float, default=15, help="no kill is planned after three quarters of these")
+    parser.add_argument("--minutes", type=float, default=15, help="no kill is planned after six sevenths of these")
     parser.add_argument("--arms", nargs="+", default=["standard", "pgd", "mart"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--seed", type=int, default=0, help="of the moments; those hang on the machine's speed too")
@@ -135,7 +135,7 @@ def main() -> int:
         )
         try:
             say = lambda text: print(text, flush=True)  # noqa: E731
-            budget = 45 * given.minutes
+            budget = 60 * given.minutes * 6 / 7
             told = disturb(Path(root) / "killed", change, kills=given.kills, seconds=budget, seed=given.seed, say=say)
             code = alone.wait(timeout=max(60.0, 60 * given.minutes - (time.monotonic() - began)))
         finally:

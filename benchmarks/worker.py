@@ -14,7 +14,6 @@ import argparse
 import copy
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,14 +124,10 @@ def main() -> None:
 def _attack(library: str, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
     # Ours attacks as the evaluation does, which folds a network once for all attacks; the network itself judges.
     counter = Counter(attacks.folded(model.eval(), images[:2]) if library == "turncoat" else model.eval())
-    _wait(images)
-    started = _clock(images)
-    adversarial = LIBRARIES[library](counter, images, labels, job)
-    _wait(images)
-    seconds = _clock(images) - started
-    inside = Threat("linf", job["epsilon"]).project(
-        adversarial.detach().float(), images
-    )  # beyond the ball counts nothing
+    found: list[Tensor] = []
+    seconds = ours.timed(lambda: found.append(LIBRARIES[library](counter, images, labels, job)), images.device)
+    # beyond the ball counts nothing
+    inside = Threat("linf", job["epsilon"]).project(found[0].detach().float(), images)
     with torch.no_grad():
         robust = int((model(inside).argmax(1) == labels).sum())
     passes = {"forward": counter.forwards / len(images), "backward": counter.backwards / len(images)}
@@ -148,25 +143,14 @@ def _train(library: str, model: nn.Module, images: Tensor, labels: Tensor, job: 
         return STEPS[key].run(job["seed"])
     model = copy.deepcopy(model).requires_grad_(True).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
-    _wait(images)
-    started = _clock(images)
-    optimizer.zero_grad(set_to_none=True)
-    adversarial = LIBRARIES[library](Counter(model), images, labels, job)
-    loss = nn.functional.cross_entropy(model.train()(adversarial), labels)
-    loss.backward()
-    optimizer.step()
-    _wait(images)
-    return {"seconds": _clock(images) - started, "images": len(images)}
 
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        adversarial = LIBRARIES[library](Counter(model), images, labels, job)
+        nn.functional.cross_entropy(model.train()(adversarial), labels).backward()
+        optimizer.step()
 
-def _clock(images: Tensor) -> float:
-    """Seconds; on one CPU thread those of the process alone, which no other process slows down."""
-    return time.process_time() if not images.is_cuda and torch.get_num_threads() == 1 else time.perf_counter()
-
-
-def _wait(images: Tensor) -> None:
-    if images.is_cuda:
-        torch.cuda.synchronize()
+    return {"seconds": ours.timed(step, images.device), "images": len(images)}
 
 
 if __name__ == "__main__":

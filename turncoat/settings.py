@@ -214,7 +214,7 @@ class SuiteSettings(Strict):
     """Named attacks with their settings, and how many test images they meet."""
 
     images: int | None = Field(None, gt=0, description="the first so many test images; None: all")
-    batch_size: int = Field(500, gt=0)
+    batch_size: Annotated[int, Field(gt=0)] | Auto = Field(500, description="images an attack works on at a time")
     attacks: dict[Slug, dict[str, Any]] = Field(min_length=1, description="name: {attack: function, its settings}")
     epsilons: list[float] = Field([], description="security curve: PGD-20 radii in units of threat.epsilon")
     shifts: list[str] = Field([], description="names of photometric and geometric shifts")

@@ -78,6 +78,7 @@ def evaluate(
         label=labels.cpu().numpy(),
         prediction=outputs.argmax(1).cpu().numpy(),
         confidence=(outputs if probabilities else outputs.softmax(1)).amax(1).cpu().numpy(),
+        batch_size=runner.batch_size if suite.batch_size == "auto" else 0,
     )
     different = probes.deviation(runner)
     runner.random = different > flags.DEVIATION

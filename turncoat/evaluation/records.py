@@ -48,7 +48,7 @@ def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | N
         "corruptions": result.corruptions,
         "universal": [row | {"target": classes[row["target"]]} for row in result.universal],
         "subsets": [{"subset": name} | _counts(result, members) for name, members in subsets.items()],
-    }
+    } | ({"batch_size": result.batch_size} if result.batch_size else {})
 
 
 def flag_rows(result: Evaluation) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ class Evaluation:
     `parts`: of an ensemble, who fell to which of its attacks. `kinds`: per attack, one of the three above.
     `scenes`: who is right under "shift <name> <severity>" and "corruption <name> <severity>"; who was not sent to the
     class by "universal <class>" (images of that class never are).
+    `batch_size`: images that an attack met at a time, where the suite says `auto`.
     """
 
     label: NDArray[np.int64]
@@ -92,6 +93,7 @@ class Evaluation:
     universal: list[dict[str, Any]] = field(default_factory=list)
     scenes: dict[str, Bools] = field(default_factory=dict)
     flags: list[Flag] = field(default_factory=list)
+    batch_size: int = 0
     overhead: dict[str, float] = field(default_factory=lambda: {"forward": 0.0, "backward": 0.0})
 
     @property

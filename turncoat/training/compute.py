@@ -66,6 +66,7 @@ def resolve(settings: ComputeSettings) -> Compute:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions in "float32", of verdicts too, keep ten bits
     else:  # sums are added in one order, whoever starts the stage
         torch.set_num_threads(_threads())
     if settings.compile is True and (missing := lacking("cuda" if cuda else "cpu")):

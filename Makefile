@@ -5,10 +5,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test bench test-slow check mlflow clean
+.PHONY: help setup repro test bench test-faults test-slow check mlflow clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## make .venv with the pinned requirements
 
@@ -32,7 +32,10 @@ test: setup ## ruff, mypy, import-linter, and the fast tests
 	lint-imports
 	python -m pytest -n 2 --dist loadfile
 
-test-slow: setup ## the slow tests, and all 31 faults with a table of what happened: minutes
+test-faults: setup ## all 31 faults of docs/robustness.md, with a table of what was done and what happened
+	python -m pytest -n 2 --dist loadfile -m fault
+
+test-slow: setup ## the slow tests, and all 31 faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"
 
 bench: setup .venv/peers/installed ## attacks, training steps and start-ups beside the peers' (after `make repro`)

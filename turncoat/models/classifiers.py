@@ -83,7 +83,7 @@ def small_cnn(channels: int, size: int, classes: int) -> nn.Module:
         *_conv_bn(channels, 16),
         *_conv_bn(16, 32, stride=2),
         *_conv_bn(32, 64, stride=2),
-        nn.AvgPool2d(last // 2) if last > 3 else nn.Identity(),  # over one pixel it would only take time
+        nn.AvgPool2d(last // 2),
         nn.Flatten(),
         nn.Linear(64 * pooled * pooled, classes),
     )

@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from turncoat.attacks import ATTACKS, Threat, autoattack, capacity
+from turncoat.attacks import ATTACKS, Counter, Threat, autoattack, capacity, deepfool, square, stadv
+from turncoat.attacks.autoattack import ensemble
+from turncoat.attacks.board import Board
+from turncoat.attacks.square import window_side
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import Suite, evaluate
 from turncoat.evaluation.journal import Journal
+from turncoat.evaluation.planned import Planned, reduced
 from turncoat.evaluation.results import Evaluation
-from turncoat.evaluation.suite import Planned, plan_attack, reduced
+from turncoat.evaluation.suite import plan_attack
 
 from .nets import busy, linear, pictures, predicted, seeded
 
@@ -135,3 +139,43 @@ def test_a_killed_evaluation_goes_on_with_the_batch_size_it_found(
     assert (resumed.correct["pgd"] == whole.correct["pgd"]).all()
     assert resumed.passes == whole.passes
     assert 0 < whole.correct["pgd"].sum() < 30
+
+
+def test_fallen_images_leave_stadv() -> None:
+    """One of a hundred stands at first; the others cost one look each, and it ends as if it were alone."""
+    model, images = linear().eval(), 0.4 + 0.2 * pictures(100, 4)
+    labels = (predicted(model, images) + 1) % 4
+    stands = int((model(images).amax(1) - model(images).median(1).values).argmax())
+    labels[stands] = predicted(model, images)[stands]
+    counter = Counter(model)
+    moved = stadv(counter, images, labels, steps=50, pixels=0.01)
+    assert (counter.forwards, counter.backwards) == (100 + 50, 100 + 49)
+    one = slice(stands, stands + 1)
+    alone = stadv(model, images[one], labels[one], steps=50, pixels=0.01)
+    assert torch.allclose(moved[one], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("attack", [stadv, deepfool])
+def test_looking_seldom_who_has_fallen_changes_no_result(
+    attack: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU looking stalls the device (`Board.due`)."""
+    model, images = linear().eval(), 0.4 + 0.2 * pictures(30, 4)
+    labels = predicted(model, images)
+    often = attack(model, images, labels, Threat("linf", 1.0), steps=20)
+    assert (predicted(model, often) != labels).sum() > 5
+    monkeypatch.setattr(Board, "due", lambda self, step: step % 8 == 0)
+    assert torch.allclose(attack(model, images, labels, Threat("linf", 1.0), steps=20), often, atol=1e-5)
+
+
+def test_square_within_autoattack_halves_its_windows_as_in_ten_thousand_queries() -> None:
+    assert all(ensemble(version, LINF)["square"].keywords["rescale"] is False for version in ("standard", "plus"))
+    shape = torch.Size([1, 3, 32, 32])
+    assert [window_side(0.8, 4999, scale, shape) for scale in (5000, 10_000)] == [1, 3]  # p / 512 and p / 128
+    model, images = busy().eval(), pictures(4, 8)
+    given = (model, images, predicted(model, images), Threat("linf", 0.001))
+    plain, spread, fixed = (
+        square(*given, queries=30, generator=seeded(), **more) for more in ({}, {"rescale": True}, {"rescale": False})
+    )
+    assert torch.equal(plain, spread)
+    assert not torch.equal(spread, fixed)

@@ -31,7 +31,7 @@ def ensemble(version: str, threat: Threat, *, steps: int = 100, queries: int = 5
     """
     ce, dlr = partial(apgd, steps=steps), partial(apgd, steps=steps, loss="dlr")
     targeted, boundary = partial(apgd_t, steps=steps), partial(fab_t, steps=steps)
-    search = partial(square, queries=queries)
+    search = partial(square, queries=queries, rescale=False)  # as the authors' AutoAttack calls their Square
     stages: dict[str, Attack] = {}
     if version == "standard" and threat.norm != "l1":
         stages = {"apgd-ce": ce, "apgd-t": targeted, "fab-t": boundary, "square": search}

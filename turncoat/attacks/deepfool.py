@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from .apgd import likely_classes
 from .board import Board, Rows
-from .engine import attacked, check, class_gradients, fallen
+from .engine import attacked, check, class_gradients, fallen, input_gradient
 from .hyperplane import to_hyperplane
+from .losses import objective
 from .threat import Threat, per_example
 
 BEYOND = 1e-4  # height to be gained over the boundary, so that the step does not end on it
@@ -35,7 +36,7 @@ def deepfool(
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64.
         classes: number of most likely wrong classes whose boundaries are looked at.
         overshoot: how much farther than the boundary the whole perturbation reaches, as a share of it.
-        targets: (n,) class to reach; None means any but the label.
+        targets: (n,) class to reach, by the boundary with whichever other class is ahead; None: any but the label.
         minimal: False: the result is projected onto the threat (where it may not be adversarial). True: epsilon does
             not bind, only the norm counts.
 
@@ -52,42 +53,40 @@ def deepfool(
 def _run(
     board: Board, index: Tensor, targets: Tensor | None, norm: str, steps: int, classes: int, overshoot: float
 ) -> None:
-    s = Rows(index=index, targets=targets, images=board.images[index], labels=board.labels[index])
-    s.x, s.change = s.images, torch.zeros_like(s.images)
-    for step in range(steps + 1):
-        if step == steps:
-            logits = board.model(s.x)
-        else:
-            others, gradients, logits = _boundaries(board, s, classes, step)
-        fell = fallen(logits, s.labels, s.targets)
-        if bool(fell.any()) or step == steps:
-            losses = torch.full_like(fell, step, dtype=torch.float32)  # the last iterate counts
-            kept = board.record(s.index, s.x, losses, fell)
+    images, labels = board.images[index], board.labels[index]
+    s = Rows(index=index, targets=targets, images=images, labels=labels, x=images, change=torch.zeros_like(images))
+    # the candidates are those of the image itself
+    s.others = likely_classes(board.model(images), labels, classes) if targets is None else None
+    s.found = torch.zeros_like(labels, dtype=torch.bool)
+    for step in range(steps):
+        normals, heights, logits = _boundaries(board, s)
+        s.found = s.found | fallen(logits, s.labels, s.targets)
+        if board.due(step) and bool(s.found.any()):
+            kept = board.record(s.index, s.x, torch.full_like(s.found, step, dtype=torch.float32), s.found)
             s.keep(kept)
-            if not len(s.index) or step == steps:
+            if not len(s.index):
                 return
-            others, gradients, logits = others[:, kept], gradients[:, kept], logits[kept]
-        heights = (logits.gather(1, others.t()) - logits.gather(1, s.labels[:, None])).t()  # all below zero
+            normals, heights, s.found = normals[:, kept], heights[:, kept], torch.zeros_like(s.found)
         changes = torch.stack(
-            [_step(s.x, normal, height - BEYOND, norm) for normal, height in zip(gradients, heights, strict=True)]
+            [_step(s.x, normal, height - BEYOND, norm) for normal, height in zip(normals, heights, strict=True)]
         )
         lengths = Threat(norm, 1.0).distance(changes.flatten(0, 1), torch.zeros_like(changes.flatten(0, 1)))
         lengths = torch.where(lengths > 0, lengths, torch.inf).view(changes.shape[:2])  # a zero gradient leads nowhere
         nearest = lengths.argmin(0)
         s.change = s.change + changes[nearest, torch.arange(len(nearest), device=nearest.device)]
-        s.x = (s.images + (1 + overshoot) * s.change).clamp(0, 1)
+        s.put(~s.found, x=(s.images + (1 + overshoot) * s.change).clamp(0, 1))
+    s.found = s.found | fallen(board.model(s.x), s.labels, s.targets)
+    board.record(s.index, s.x, torch.full_like(s.found, steps, dtype=torch.float32), s.found)  # the last iterate counts
 
 
-def _boundaries(board: Board, s: Rows, classes: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Classes (c, n) to be reached, normals (c, n, ...) of their boundaries with the label, logits (n, k)."""
-    if s.targets is not None:
-        chosen = torch.stack([s.targets, s.labels], 1)
-    else:
-        if step == 0:  # the candidates are those of the image itself
-            s.others = likely_classes(board.model(s.x), s.labels, classes)
-        chosen = torch.cat([s.others, s.labels[:, None]], 1)
-    gradients, logits = class_gradients(board.model, s.x, chosen)
-    return chosen[:, :-1].t(), gradients[:-1] - gradients[-1:], logits
+def _boundaries(board: Board, s: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Normals (c, n, ...) of the boundaries to be crossed, heights (c, n) over them (below zero), logits (n, k)."""
+    if s.targets is not None:  # the target must beat every class: the boundary is that with the one ahead
+        normal, height, logits = input_gradient(board.model, s.x, objective("margin"), s.labels, s.targets, None)
+        return normal[None], height[None], logits
+    gradients, logits = class_gradients(board.model, s.x, torch.cat([s.others, s.labels[:, None]], 1))
+    heights = logits.gather(1, s.others) - logits.gather(1, s.labels[:, None])
+    return gradients[:-1] - gradients[-1:], heights.t(), logits
 
 
 def _step(points: Tensor, normals: Tensor, heights: Tensor, norm: str) -> Tensor:

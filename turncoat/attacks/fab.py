@@ -12,7 +12,7 @@ from .apgd import likely_classes
 from .board import Board, Progress, Rows
 from .engine import attacked, check, class_gradients, fallen, input_gradient
 from .hyperplane import to_hyperplane
-from .losses import targeted_margin
+from .losses import objective, targeted_margin
 from .threat import Threat, per_example
 
 OVERSHOOT = 1.05  # eta: how far beyond the boundary an iterate lands
@@ -72,7 +72,8 @@ def fab(
 ) -> Tensor:
     """FAB towards the class whose linearised boundary is nearest in each step, or towards `targets` (n,); as `fab_t`.
 
-    Without targets a step costs one forward and k - 1 backward passes.
+    Without targets a step costs one forward and k - 1 backward passes. With targets an image falls when it is
+    classified as its own, and the boundary is that of the target with the class that is, in each step, ahead of others.
     """
     check(images, labels, targets=targets, steps=steps, restarts=restarts)
     with attacked(model, mode, generator), torch.no_grad():
@@ -106,11 +107,13 @@ def _run(
     s = Rows(index=index, targets=targets, images=images, labels=labels, x=first, best=images)
     s.nearest = images.new_full((len(index),), torch.inf)
     s.found = torch.zeros_like(labels, dtype=torch.bool)
+    # fab_t: the class only names one of the label's boundaries; with targets of the board's own, these must beat all
+    towards = _over_label if board.targets is None else objective("margin")
     for step in range(steps + 1):
         if step == steps:
             logits = board.model(s.x)
         elif s.targets is not None:
-            normals, values, logits = input_gradient(board.model, s.x, targeted_margin, s.labels, s.targets)
+            normals, values, logits = input_gradient(board.model, s.x, towards, s.labels, s.targets, s.index)
         else:
             normals, values, logits = _nearest_boundary(board.model, s.x, s.labels, threat.norm)
         over = fallen(logits, s.labels, None if board.targets is None else s.targets)
@@ -125,7 +128,10 @@ def _run(
         height = values + (normals * (s.images - s.x)).flatten(1).sum(1)
         there = to_hyperplane(s.images, normals, height, threat.norm)
         near, far = threat.distance(here, torch.zeros_like(here)), threat.distance(there, torch.zeros_like(there))
-        pull = per_example((near / (near + far).clamp_min(1e-12)).clamp_max(LARGEST_PULL), here)
+        share = (near / (near + far).clamp_min(1e-12)).clamp_max(LARGEST_PULL)
+        if board.targets is not None:  # towards the image, one boundary's step undoes another's: first over them all
+            share = torch.where(s.nearest.isfinite(), share, 0.0)
+        pull = per_example(share, here)
         s.x = ((1 - pull) * (back + OVERSHOOT * here) + pull * (s.images + OVERSHOOT * there)).clamp(0, 1)
         if not minimal and board.due(step + 1) and bool(s.found.any()):
             s.keep(board.record(s.index, s.best, torch.full_like(s.nearest, -torch.inf), s.found))
@@ -136,6 +142,10 @@ def _run(
         board.record(s.index, s.best, -s.nearest, torch.zeros_like(s.found))
     else:
         board.record(s.index, s.best, torch.full_like(s.nearest, -torch.inf), s.found)
+
+
+def _over_label(logits: Tensor, labels: Tensor, targets: Tensor, index: Tensor | None) -> Tensor:
+    return targeted_margin(logits, labels, targets)
 
 
 def _approach(board: Board, s: Rows, threat: Threat) -> None:

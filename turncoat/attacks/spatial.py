@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .board import Board
+from .board import Board, Rows
 from .engine import attacked, check, fallen
 from .losses import margin, objective
 from .threat import Threat
+
+ADAM = (0.9, 0.999)  # how much its running means keep: of the gradient, of its square
 
 
 def stadv(
@@ -33,6 +35,8 @@ def stadv(
 ) -> Tensor:
     """Adam on a flow field that maximises the margin and stays smooth; the pixels are read where the flow points.
 
+    Examples leave when they fall.
+
     Args:
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64.
         step: learning rate, in pixels.
@@ -43,27 +47,49 @@ def stadv(
     Returns: (n, c, h, w) float32 in [0, 1]: the image with the first flow that turned it, else the highest margin.
     """
     check(images, labels, targets=targets, steps=steps)
-    maximised = objective("margin")
     with attacked(model, mode, generator), torch.no_grad():
         board = Board(model, images, labels, targets)
-        every = torch.arange(len(images), device=images.device)
-        flow = images.new_zeros(len(images), images.shape[2], images.shape[3], 2, requires_grad=True)
-        adam = torch.optim.Adam([flow], lr=step)
-        for number in range(steps + 1):
-            with torch.enable_grad():
-                moved = warp(images, flow)
-                logits = model(moved)
-                losses = maximised(logits, labels, targets, None)
-                # past the boundary only smoothness counts
-                total = (losses.clamp_max(0) - smoothness * roughness(flow)).sum()
-            board.record(every, moved.detach(), losses.detach(), fallen(logits, labels, targets))
-            if number == steps or bool(board.down.all()):
-                break
-            (gradient,) = torch.autograd.grad(total, flow)
-            flow.grad = -gradient.nan_to_num(0, 0, 0)
-            adam.step()
-            flow.clamp_(-pixels, pixels)
+        for index, aims in board.batches():
+            _flow(board, index, aims, steps, step, pixels, smoothness)
         return board.adversarial
+
+
+def _flow(
+    board: Board, index: Tensor, targets: Tensor | None, steps: int, step: float, pixels: float, smoothness: float
+) -> None:
+    maximised, images = objective("margin"), board.images[index]
+    s = Rows(index=index, targets=targets, images=images, labels=board.labels[index], best=images)
+    s.flow = images.new_zeros(len(images), images.shape[2], images.shape[3], 2)
+    s.mean, s.square = torch.zeros_like(s.flow), torch.zeros_like(s.flow)  # Adam's, of the gradient
+    s.highest = images.new_full((len(images),), -torch.inf)
+    s.found = torch.zeros_like(index, dtype=torch.bool)
+    for number in range(steps + 1):
+        with torch.enable_grad():
+            flow = s.flow.detach().requires_grad_()
+            moved = warp(s.images, flow)
+            logits = board.model(moved)
+            losses = maximised(logits, s.labels, s.targets, None)
+            # past the boundary only smoothness counts
+            total = (losses.clamp_max(0) - smoothness * roughness(flow)).sum()
+        fell = fallen(logits, s.labels, s.targets)
+        s.put(~s.found & (fell | (losses.detach() > s.highest)), best=moved.detach(), highest=losses.detach())
+        s.found = s.found | fell
+        if number == steps:
+            break
+        kept: Tensor | slice = slice(None)
+        if board.due(number) and bool(s.found.any()):
+            kept = board.record(s.index, s.best, s.highest, s.found)
+            s.keep(kept)
+            if not len(s.index):
+                return
+            s.found = torch.zeros_like(s.found)
+        gradient = torch.autograd.grad(total, flow)[0][kept].nan_to_num(0, 0, 0)
+        s.mean = s.mean.lerp(gradient, 1 - ADAM[0])
+        s.square = (s.square * ADAM[1]).addcmul(gradient, gradient, value=1 - ADAM[1])
+        start = [1 - keeps ** (number + 1) for keeps in ADAM]  # for means that began at zero
+        size = s.square.sqrt() / math.sqrt(start[1]) + 1e-8
+        s.flow = s.flow.addcdiv(s.mean, size, value=step / start[0]).clamp(-pixels, pixels)
+    board.record(s.index, s.best, s.highest, s.found)
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
@@ -137,6 +163,7 @@ def rigid(images: Tensor, degrees: float, right: float, down: float) -> Tensor:
         [cos, sin * height / width, -cos * x - sin * height / width * y],
         [-sin * width / height, cos, sin * width / height * x - cos * y],
     ]
-    theta = torch.tensor(rows, device=images.device).expand(len(images), 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    # filled on the device: a copy from the host would wait for all that is under way there
+    theta = torch.stack([images.new_full((), value) for row in rows for value in row]).view(1, 2, 3)
+    grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False).clamp(0, 1)

@@ -14,7 +14,8 @@ from .engine import attacked, check
 from .losses import Loss, Objective, objective
 from .threat import Threat, per_example
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share, on the scale of 10,000 queries
+SCALE = 10_000  # queries of the paper
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share, after so many of these queries
 
 
 def square(
@@ -25,6 +26,7 @@ def square(
     *,
     queries: int = 5000,
     share: float = 0.8,
+    rescale: bool = True,
     restarts: int = 1,
     loss: str | Loss = "margin",
     targets: Tensor | None = None,
@@ -39,6 +41,8 @@ def square(
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64.
         queries: forward passes an image and restart, at most; there are no backward passes.
         share: of the image that the first windows cover, in (0, 1]; it is halved nine times on the way.
+        rescale: whether the halvings are spread over `queries`, however many. False: they come where they do in 10,000
+            queries, so that fewer end with wider windows (5,000 after seven halvings), as in the authors' AutoAttack.
         loss: as for `pgd`; it must not need gradients.
 
     Returns: (n, c, h, w) float32: an image that fell, else the one of highest loss.
@@ -52,10 +56,10 @@ def square(
         raise ValueError("generator: square draws random windows; pass a torch.Generator, which then determines them")
     with attacked(model, mode, generator), torch.no_grad():
         board = Board(model, images, labels, targets, progress)
-        draw = Draw(generator, images)
+        draw, scale = Draw(generator, images), queries if rescale else SCALE
         for _ in range(restarts):
             for index, aims in board.batches(batch_size=batch_size):
-                _run(board, index, aims, threat, objective(loss), queries, share, draw)
+                _run(board, index, aims, threat, objective(loss), queries, share, scale, draw)
         return board.adversarial
 
 
@@ -90,6 +94,7 @@ def _run(
     maximised: Objective,
     queries: int,
     share: float,
+    scale: int,
     draw: Draw,
 ) -> None:
     images = board.images[index]
@@ -99,7 +104,7 @@ def _run(
     s.highest = images.new_full((len(index),), -torch.inf)
     s.found = torch.zeros_like(index, dtype=torch.bool)
     for query in range(queries):
-        side = window_side(share, query, queries, images.shape)
+        side = window_side(share, query, scale, images.shape)
         if threat.norm == "linf":
             candidate = _stripes(s, draw) if query == 0 else _repaint(s, draw, side)
         else:
@@ -117,9 +122,9 @@ def _run(
     board.record(s.index, s.best, s.highest, s.found)
 
 
-def window_side(share: float, query: int, queries: int, shape: torch.Size) -> int:
-    """Side of the windows in this query, 1 to one less than the image's smaller side."""
-    halvings = sum(query / queries * 10_000 > at for at in HALVINGS)
+def window_side(share: float, query: int, scale: int, shape: torch.Size) -> int:
+    """Side of the windows in this query, of `scale` for all halvings: 1 to one less than the image's smaller side."""
+    halvings = sum(query * SCALE > at * scale for at in HALVINGS)
     side = round(math.sqrt(share / 2**halvings * shape[-1] * shape[-2]))
     return max(1, min(side, min(shape[-2:]) - 1))
 

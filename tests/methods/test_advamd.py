@@ -92,6 +92,69 @@ def test_the_whole_step_agrees_with_float64(arm):
                 )
 
 
+def logits_by_hand(made, images, branches):
+    """The small network layer by layer in float64, batch norm by its definition.
+
+    Args:
+        images: (n, 1, 8, 8). branches: n names; rows of one share mean and variance where these are apart.
+
+    Returns: logits (n, classes), and the leaves by the names of the method's parameters.
+    """
+    split = made.settings.batch_norm
+    leaves = {name: p.detach().double().requires_grad_() for name, p in made.model.named_parameters()}
+    groups = [list(range(len(images)))]
+    if split == "statistics":
+        groups = [[row for row, name in enumerate(branches) if name == of] for of in dict.fromkeys(branches)]
+    x = copy.deepcopy(made.model.normalize).double()(images.double())
+    for place, layer in enumerate(made.model.network):
+        at = f"network.{place}"
+        if isinstance(layer, nn.Conv2d):
+            x = nn.functional.conv2d(x, leaves[f"{at}.weight"], stride=layer.stride, padding=layer.padding)
+        elif isinstance(layer, nn.Linear):
+            x = x @ leaves[f"{at}.weight"].T + leaves[f"{at}.bias"]
+        elif isinstance(layer, nn.BatchNorm2d | SplitBatchNorm):
+            rows = {}
+            for group in groups:
+                mean = x[group].mean((0, 2, 3), keepdim=True)[0]
+                variance = ((x[group] - mean) ** 2).mean((0, 2, 3), keepdim=True)[0]
+                for row in group:
+                    inner = {"joint": "", "statistics": ".branches.main", "affine": f".branches.{branches[row]}"}[split]
+                    weight, bias = (leaves[f"{at}{inner}.{what}"].view(-1, 1, 1) for what in ("weight", "bias"))
+                    rows[row] = weight * (x[row] - mean) / torch.sqrt(variance + 1e-5) + bias
+            x = torch.stack([rows[row] for row in range(len(x))])
+        else:
+            x = layer(x)
+    return x, leaves
+
+
+@pytest.mark.parametrize("split", ["joint", "statistics", "affine"])
+@pytest.mark.parametrize("mediate_bn", ["auxiliary", "main"])
+def test_what_the_branches_share_agrees_with_float64(split, mediate_bn):
+    """One batch norm for all; statistics apart; affine parameters apart and the statistics of all rows together."""
+    made = prepared(batch_norm=split, mediate_bn=mediate_bn)
+    for module in made.model.modules():
+        if split == "affine" and isinstance(module, SplitBatchNorm):
+            module.branches["auxiliary"].weight.data.mul_(1.3)
+            module.branches["auxiliary"].bias.data.add_(0.1)
+    batch = batch_of()
+    n = len(batch.labels)
+    attacked = made.model if split == "joint" else extract(made.model, "auxiliary")
+    perturbed = adversarial(copy.deepcopy(attacked), batch_of(), made.settings.attack)
+    images = torch.cat([batch.images, perturbed, batch.images + 0.5 * (perturbed - batch.images)])
+    logits, leaves = logits_by_hand(made, images, ["main"] * n + ["auxiliary"] * n + [mediate_bn] * n)
+    right = torch.softmax(logits, 1)[range(3 * n), batch.labels.repeat(3)]
+    expected = torch.zeros((), dtype=torch.float64)
+    for clean, wrong, between in zip(right[:n], right[n : 2 * n], right[2 * n :], strict=True):
+        weight = 1 - min(max(clean.item() - wrong.item(), 0.0), 1.0)
+        expected = expected - (torch.log(clean) + weight * torch.log(wrong) + weight * torch.log(between)) / n
+    loss, found, _ = gradients(made, batch_of())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    expected.backward()
+    assert found.keys() == leaves.keys()
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(found[name].double(), leaf.grad, rtol=5e-3, atol=5e-5, msg=name)
+
+
 @pytest.mark.parametrize("weighting", ["protect", "focus"])
 def test_weights_to_the_power_zero_are_uniform_bit_by_bit(weighting):
     flat = gradients(prepared(weighting=weighting, gamma=0.0), batch_of())

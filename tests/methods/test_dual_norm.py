@@ -213,3 +213,130 @@ def test_segmentation_and_detection_networks_can_be_split():
 
 def generator():
     return torch.Generator().manual_seed(3)
+
+
+class Tied(nn.Module):
+    """The same batch norm under two parents, each with a convolution of its own."""
+
+    def __init__(self):
+        super().__init__()
+        norm = nn.BatchNorm2d(4)
+        self.first = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), norm)
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), norm)
+
+    def forward(self, images):
+        return self.second(self.first(images).relu())
+
+
+def in_one_parent():
+    norm = nn.BatchNorm2d(4)
+    return nn.Sequential(nn.Conv2d(4, 4, 1), norm, nn.ReLU(), nn.Conv2d(4, 4, 1), norm)
+
+
+def shared_parent():
+    block = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    return nn.Sequential(block, nn.ReLU(), block)
+
+
+def norms_of(net, kind):
+    return [module for _, module in net.named_modules(remove_duplicate=False) if isinstance(module, kind)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("make", [Tied, in_one_parent, shared_parent])
+def test_a_norm_in_two_places_stays_one(make, split):
+    torch.manual_seed(0)
+    plain = make()
+    net = copy.deepcopy(plain)
+    route = split_norms(net, BRANCHES, split)
+    places = norms_of(net, SplitBatchNorm)
+    assert len(places) == 2
+    assert places[0] is places[1]
+    inside = {id(module) for module in places[0].modules()}
+    assert all(id(norm) in inside for norm in norms_of(net, nn.BatchNorm2d))  # none is left as it was
+    more = {"full": 8, "statistics": 0, "affine": 8}[split]  # one more weight and bias of four channels, not two
+    assert models.parameter_count(net) == models.parameter_count(plain) + more
+
+    images = torch.rand(6, 4, 5, 5, generator=generator())
+    expected = copy.deepcopy(plain).train()
+    torch.testing.assert_close(net.train()(images), expected(images))
+    deployed = extract(net)
+    assert models.parameter_count(deployed) == models.parameter_count(plain)
+    assert len(norms_of(deployed, nn.BatchNorm2d)) == 2
+    assert len({id(norm) for norm in norms_of(deployed, nn.BatchNorm2d)}) == 1
+    assert deployed.state_dict().keys() == plain.state_dict().keys()
+    for name, value in expected.state_dict().items():  # both passes through the shared norm have moved its statistics
+        torch.testing.assert_close(deployed.state_dict()[name], value)
+    with route(main=2, auxiliary=4):
+        both = net.eval()(images)
+    torch.testing.assert_close(both[:2], deployed.eval()(images[:2]))
+    torch.testing.assert_close(both[2:], extract(net, "auxiliary").eval()(images[2:]))
+
+
+def normalised_by_hand(features, groups, weights, biases, eps=1e-5):
+    """Batch norm in float64 by its definition.
+
+    Args:
+        features: (n, c, h, w). groups: lists of rows that share mean and variance. weights, biases: (c,), one a row.
+    """
+    out = [None] * len(features)
+    for rows in groups:
+        members = torch.stack([features[row] for row in rows])
+        for row in rows:
+            channels = []
+            for c in range(features.shape[1]):
+                values = members[:, c].reshape(-1)
+                mean = values.sum() / len(values)
+                variance = ((values - mean) ** 2).sum() / len(values)
+                scaled = (features[row, c] - mean) / torch.sqrt(variance + eps)
+                channels.append(weights[row][c] * scaled + biases[row][c])
+            out[row] = torch.stack(channels)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_who_shares_what_by_the_definition_in_float64(split):
+    """Two clean rows and three perturbed ones of another mean and spread; statistics, affine parameters, gradients.
+
+    full: neither is shared. statistics: each branch its own statistics, one weight and bias. affine: mean and variance
+    over all five rows, each branch its own weight and bias.
+    """
+    drawn = torch.randn(5, 3, 4, 4, generator=generator(), dtype=torch.float64)
+    drawn[2:] = 3 * drawn[2:] + 5
+    net = nn.Sequential(nn.BatchNorm2d(3).double()).train()
+    route = split_norms(net, BRANCHES, split)
+    layer = net[0]
+    own = BRANCHES if split != "statistics" else ("main",)
+    with torch.no_grad():
+        for place, name in enumerate(own):
+            layer.branches[name].weight.copy_(torch.tensor([1.0, 0.5, 2.0]) + place)
+            layer.branches[name].bias.copy_(torch.tensor([0.0, 0.3, -0.4]) - place)
+    target = torch.randn(5, 3, 4, 4, generator=generator(), dtype=torch.float64)
+
+    found_input = drawn.clone().requires_grad_()
+    with route(main=2, auxiliary=3):
+        found = net(found_input)
+    (found * target).sum().backward()
+
+    leaves = {
+        name: [getattr(layer.branches[name], what).detach().clone().requires_grad_() for what in ("weight", "bias")]
+        for name in own
+    }
+    of_row = [leaves["main"]] * 2 + [leaves[own[-1]]] * 3
+    groups = [[0, 1, 2, 3, 4]] if split == "affine" else [[0, 1], [2, 3, 4]]
+    expected_input = drawn.clone().requires_grad_()
+    expected = normalised_by_hand(expected_input, groups, [w for w, _ in of_row], [b for _, b in of_row])
+    (expected * target).sum().backward()
+
+    exact = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(found, expected, **exact)
+    torch.testing.assert_close(found_input.grad, expected_input.grad, **exact)
+    for name in own:
+        for leaf, what in zip(leaves[name], ("weight", "bias"), strict=True):
+            torch.testing.assert_close(getattr(layer.branches[name], what).grad, leaf.grad, **exact)
+
+    kept = [layer.shared] if split == "affine" else [layer.branches["main"], layer.branches["auxiliary"]]
+    for rows, norm in zip(groups, kept, strict=True):
+        values = drawn[rows].transpose(0, 1).flatten(1)
+        torch.testing.assert_close(norm.running_mean, 0.1 * values.mean(1), **exact)
+        torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * values.var(1, unbiased=True), **exact)

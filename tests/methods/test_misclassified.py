@@ -11,7 +11,8 @@ from turncoat.methods import misclassified
 from turncoat.methods.adversarial import divergence
 from turncoat.methods.base import attack
 from turncoat.methods.misclassified import choose
-from turncoat.settings import AttackSettings, TrainingSettings
+from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings
+from turncoat.training import fit, resolve
 
 CHOSEN = torch.tensor([True, False, False, True, False, False])
 FGSM = AttackSettings(steps=1, step=1.0, start="none")
@@ -54,6 +55,18 @@ def test_the_choosing_network_finds_the_images_that_are_labelled_wrongly(monkeyp
         "misclassified", split=split, subset="misclassified", treatment="weaker", reference=short, share=0.125
     )
     assert made.chosen.nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("subset", "share"), [("misclassified", 2 / 3), ("correct", 0.0)])
+def test_history_says_how_much_of_the_subset_is_misclassified(subset, share):
+    """Two of six images are wrong and the subset takes three: one right image fills it up."""
+    made = made_with(treatment="unperturbed", subset=subset, share=0.5)
+    assert made.chosen.sum() == 3
+    compute = resolve(ComputeSettings(device="cpu"))
+    schedule = TrainingSettings(epochs=2, batch_size=2, lr=0.01)
+    look = {"validation_clean": 0.5, "validation_robust": 0.5}
+    history = fit(made, split_of(6), schedule, compute, seed=0, validate=lambda model: look).history
+    assert [row["chosen_misclassified"] for row in history] == [pytest.approx(share, abs=1e-6)] * 2
 
 
 @pytest.mark.parametrize("treatment", ["unperturbed", "weaker"])

@@ -1,6 +1,7 @@
 """The figures of each paper's own analyses: what they say, that they come out the same, and when they are absent."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -78,6 +79,52 @@ def test_a_figure_says_what_it_shows_and_comes_out_the_same(
     study: Study, drawer: object, said: str, tmp_path: Path
 ) -> None:
     synthetic.check_figure(study, drawer, said, tmp_path)
+
+
+def trained(root: Path, arm: str, column: str, *values: float) -> None:
+    """Let training have noted a value a seed in its last two epochs."""
+    for seed, value in enumerate(values):
+        path = root / f"models/digits/{arm}/{seed}/history.json"
+        path.write_text(json.dumps([{"epoch": epoch, column: value * epoch / 2} for epoch in (1, 2)]))
+
+
+@pytest.mark.parametrize(
+    ("shares", "said", "label"),
+    [
+        ((), "How much of the subset called misclassified is so was not recorded.", "misclassified"),
+        ((0.025, 0.05, 0.125), "2.5 to 12.5 %, by seed; the others it gets right with", "(2.5 to 12.5 % are)"),
+        ((1.0, 1.0, 1.0), "the choosing network misclassifies 100 %, by seed.", "misclassified"),
+    ],
+)
+def test_figure_one_says_how_much_of_the_subset_is_misclassified(
+    study: Study, tmp_path: Path, shares: tuple[float, ...], said: str, label: str
+) -> None:
+    trained(tmp_path, "misclassified-misclassified-weaker", "chosen_misclassified", *shares)
+    picture = synthetic.draw(study, mart_figures.subsets)
+    assert picture
+    figure, alt = picture
+    assert said in alt
+    assert [text.get_text() for text in figure.legends[0].texts][1].endswith(label)
+
+
+def test_marts_lead_is_told_under_both_attacks(study: Study) -> None:
+    picture = synthetic.draw(study, mart_figures.attacks)
+    assert picture
+    assert re.search(
+        r" mart minus pgd: \+[\d.]+ \[.*\] points under pgd-20, \+[\d.]+ \[.*\] points under autoattack\.", picture[1]
+    )
+
+
+def test_the_branches_gap_is_drawn_where_there_are_branches(study: Study, tmp_path: Path) -> None:
+    assert synthetic.draw(study, advamd_figures.branches) is None
+    trained(tmp_path, "advamd", "branch_gap", 0.02, 0.03, 0.07)
+    trained(tmp_path, "advamd-uniform", "branch_gap", 0.0, 0.0, 0.0)  # shared statistics: no gap to draw
+    picture = synthetic.draw(study, advamd_figures.branches)
+    assert picture
+    figure, alt = picture
+    assert "In the last epoch: advamd 0.040." in alt
+    line = figure.axes[0].lines[0]
+    assert [list(line.get_xdata()), list(line.get_ydata())] == [[1, 2], [pytest.approx(0.02), pytest.approx(0.04)]]
 
 
 @pytest.mark.parametrize("drawer", [drawer for drawer, _ in ANALYSED])

@@ -1,9 +1,11 @@
 """What misclassified examples are worth: the experiment that motivates MART (Wang et al., ICLR 2020, figure 1).
 
 PGD training in which one subset of the training images is treated otherwise. A network trained with PGD beforehand
-chooses: those that it misclassifies, or as many of the others. Where it fits the training set so well that fewer than
-`share` are wrong, those nearest to being wrong fill the subset up. Treatments: no perturbation, a weaker attack, or
+chooses: those that it misclassifies, or as many of the others. Treatments: no perturbation, a weaker attack, or
 beta · KL(p || q) added to their loss. A subset that matters shows in the robust accuracy.
+
+Where the choosing network fits the training set so well that fewer than `share` are wrong, those nearest to being wrong
+fill the subset up. `chosen_misclassified` of history.json is the part that is wrong indeed: verdicts go by it.
 
 Readings: the choosing network's schedule, the share, one FGSM step as the weaker attack, beta 5 as in MART.
 """
@@ -46,7 +48,11 @@ class Misclassified(Method[MisclassifiedSettings]):
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         self.model = network
         reference = train_reference(network, train, self.settings.reference, self.task, seed, self.settings.attack)
-        self.chosen = choose(margins(reference, train), self.settings.subset, self.settings.share, seed)
+        found = margins(reference, train)
+        self.chosen = choose(found, self.settings.subset, self.settings.share, seed)
+        self.misclassified = (
+            (found[self.chosen] <= 0).float().mean()
+        )  # of the chosen: all, unless the subset was filled up
         return train
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
@@ -61,7 +67,11 @@ class Misclassified(Method[MisclassifiedSettings]):
         losses = functional.cross_entropy(logits, batch.labels, reduction="none")
         if settings.treatment == "regularised":
             losses = losses + settings.beta * chosen * divergence(self.model(batch.images), logits)
-        return losses.mean(), {"train_accuracy": accuracy(logits, batch.labels), "chosen": chosen.float().mean()}
+        return losses.mean(), {
+            "train_accuracy": accuracy(logits, batch.labels),
+            "chosen": chosen.float().mean(),
+            "chosen_misclassified": self.misclassified,
+        }
 
 
 @torch.no_grad()

@@ -101,6 +101,8 @@ class SplitBatchNorm(nn.Module):
 def split_norms(network: nn.Module, branches: Sequence[str], split: str = "full") -> Route:
     """Replace every `nn.BatchNorm2d` inside `network`, in place, by one with the branches named, "main" among them.
 
+    A norm that stands in several places is split once and stays shared.
+
     Returns: the route that all of them follow.
 
     Raises:
@@ -111,25 +113,40 @@ def split_norms(network: nn.Module, branches: Sequence[str], split: str = "full"
     if MAIN not in branches:
         raise ValueError(f"branches: {MAIN!r} is missing: it is the one that is deployed")
     route = Route()
-    found = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
-    norms = [(parent, name, child) for parent, name, child in found if isinstance(child, nn.BatchNorm2d)]
+    norms = [(path, norm) for path, norm in _places(network) if isinstance(norm, nn.BatchNorm2d)]
     if not norms:
         raise ValueError(f"{type(network).__name__} holds no BatchNorm2d: there is nothing to split")
-    for parent, name, norm in norms:
+    for path, norm in norms:
         if split != "full" and not norm.affine:
-            raise ValueError(f"split: {name} has no affine parameters to share or split; choose full")
-        setattr(parent, name, SplitBatchNorm(norm, branches, split, route))
+            raise ValueError(f"split: {path} has no affine parameters to share or split; choose full")
+    made = {id(norm): SplitBatchNorm(norm, branches, split, route) for norm in {id(n): n for _, n in norms}.values()}
+    for path, norm in norms:
+        _put(network, path, made[id(norm)])
     return route
+
+
+def _places(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module below `network` by its path, one that stands in several places at each of them.
+
+    `named_children` and `modules` tell a shared module's first place alone.
+    """
+    return [(path, module) for path, module in network.named_modules(remove_duplicate=False) if path]
+
+
+def _put(network: nn.Module, path: str, module: nn.Module) -> None:
+    """Set the module that stands at a path."""
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, module)
 
 
 def extract(network: nn.Module, branch: str = MAIN) -> nn.Module:
     """A copy of `network` with plain batch norm, as images of that branch see it; what is not split is copied as is."""
     plain = copy.deepcopy(network)
     plain.zero_grad(set_to_none=True)
-    for parent in list(plain.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, SplitBatchNorm):
-                setattr(parent, name, child.plain(branch))
+    splits = [(path, norm) for path, norm in _places(plain) if isinstance(norm, SplitBatchNorm)]
+    made = {id(norm): norm.plain(branch) for norm in {id(n): n for _, n in splits}.values()}
+    for path, norm in splits:
+        _put(plain, path, made[id(norm)])
     return plain
 
 

@@ -1,4 +1,4 @@
-"""Figures of AdvAmd's analyses: distribution mismatch, the judgement surface, accuracy by vulnerability."""
+"""Figures of AdvAmd: its two batch norms, and its analyses: distribution mismatch, judgement surface, vulnerability."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,45 @@ import numpy as np
 import numpy.typing as npt
 
 from turncoat.reporting import analysis, style
+from turncoat.reporting.measures import mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
 LEADING = ("standard", "pgd", "advprop", "advamd")  # shown where they are there
 GROUPS = {"mediate": (0, (4, 1.2)), "adversarial": "solid"}
 BINS = 5  # of the vulnerability
+
+
+def branches(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
+    """How far main and auxiliary batch norm lie apart over the epochs, mean over seeds; who shares statistics has none.
+
+    A gap near 0 says that there was nothing for a batch norm of its own to keep apart.
+    """
+    found = {arm: _gaps(study, dataset, arm) for arm in arms}
+    lines = {arm: line for arm, line in found.items() if any(gap for _, gap in line)}
+    if not lines:
+        return None
+    figure, axes = style.canvas(2.1, len(lines))
+    for arm, line in lines.items():
+        marks = {"markevery": max(1, len(line) // 5)}
+        axes.plot([epoch for epoch, _ in line], [gap for _, gap in line], label=arm, **looks[arm].line | marks)
+    axes.set(xlabel="epoch", ylabel="gap of means (deviations)", ylim=(0, None))
+    style.legend(figure, axes)
+    said = ", ".join(f"{arm} {line[-1][1]:.3f}" for arm, line in lines.items())
+    return figure, (
+        f"How far the running means of main and auxiliary batch norm lie apart on {dataset}, in deviations of the main "
+        f"one, over the epochs, mean over all channels and seeds. In the last epoch: {said}."
+    )
+
+
+def _gaps(study: Study, dataset: str, arm: str) -> list[tuple[int, float]]:
+    """(epoch, gap of the branches), the mean over seeds, for epochs that every seed has."""
+    runs = [
+        {row["epoch"]: row["branch_gap"] for row in study.history(cell) if "branch_gap" in row}
+        for cell, _ in study.of(dataset, arm)
+    ]
+    common = [epoch for epoch in runs[0] if all(epoch in run for run in runs)]
+    return [(epoch, mean([run[epoch] for run in runs])) for epoch in common]
 
 
 def mismatch(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:

@@ -63,6 +63,14 @@ class Measurement(Pair):
         return self
 
 
+class Needed(Strict):
+    """What training must have come to for the claim to be about it: a share in the first arm's history.json."""
+
+    column: str
+    what: Text
+    least: float = Field(gt=0, le=1)
+
+
 class Claim(Strict):
     """One statement that a measurement can decide, in our own words.
 
@@ -78,6 +86,7 @@ class Claim(Strict):
     reported: Reported | Literal["unavailable"]
     measured: Measurement
     on: dict[Slug, Pair] = {}
+    needs: Needed | None = None
 
     def measurement(self, dataset: str) -> Measurement:
         """What decides the claim on the data set."""

@@ -19,16 +19,17 @@ class Contrast:
     n: int
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
-    flags: tuple[str, ...] = ()  # that block what either arm rests on, in words
+    flags: tuple[str, ...] = ()  # blocking ones, on what either arm rests on, in words
+    notes: tuple[str, ...] = ()  # those of `flags` that are of the measured attack alone
 
     @property
     def text(self) -> str:
-        """`+2.4 ± 1.1`: the effect and half the interval; marked where a flag blocks it."""
+        """`+2.4 ± 1.1`: the effect and half the interval; marked where a blocking flag lies on it."""
         return f"{self.effect:+.1f} ± {self.interval.half:.1f}".replace("-", "−") + BLOCKED * bool(self.flags)
 
     @property
     def apart(self) -> bool:
-        """Whether the interval excludes zero, and no flag forbids to say so."""
+        """Whether the interval excludes zero, and no blocking flag lies on it."""
         return not self.flags and (self.interval.low > 0 or self.interval.high < 0)
 
 
@@ -75,9 +76,11 @@ def contrast(
     interval = Interval(effect - max(halves), effect + max(halves)) if halves else _unpaired(*counts[0], effect)
     n = min(count.sample[1] for pair in counts for count in pair)
     met = [*((cell, metric) for cell in left), *((cell, second) for cell in right)]
-    flags = [f"{cell}: {f.name}: {f.detail}" for cell, name in met for f in study.records[cell].blocking(name)]
+    on = [(cell, flag) for cell, name in met for flag in study.records[cell].blocking(name)]
+    told = {f"{cell}: {flag.name}: {flag.detail}": flag.attack is not None for cell, flag in on}
+    notes = tuple(text for text, alone in told.items() if alone)
     cells = tuple(dict.fromkeys(cell for cell, _ in met))
-    return Contrast(effect, interval, p_value, n, seeds, cells, tuple(dict.fromkeys(flags)))
+    return Contrast(effect, interval, p_value, n, seeds, cells, tuple(told), notes)
 
 
 def _unpaired(a: Count, b: Count, effect: float) -> Interval:

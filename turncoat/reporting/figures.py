@@ -176,6 +176,7 @@ OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
         "attacks": ("PGD beside AutoAttack", mart_figures.attacks),
     },
     "advamd": {
+        "branches": ("Main and auxiliary batch norm apart", advamd_figures.branches),
         "mismatch": ("Mismatch of distributions", advamd_figures.mismatch),
         "surface": ("Judgement surface", advamd_figures.surface),
         "by-vulnerability": ("Accuracy by vulnerability", advamd_figures.by_vulnerability),

@@ -94,6 +94,7 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
     measured, studied = claim.measured, study.settings.study.datasets
     mine = [verdict for verdict in verdicts if (verdict.paper, verdict.claim) == (paper.name, claim.id)]
     elsewhere = "".join(f"; on {name}: {pair.arm} and {pair.against}" for name, pair in claim.on.items())
+    asked = f"; needs {claim.needs.what}: {100 * claim.needs.least:g} % or more" if claim.needs else ""
     second = measured.against_metric or measured.metric
     metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"
     margin = margin_text(measured.margin)
@@ -105,7 +106,7 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
     return {
         "paper": paper,
         "claim": claim,
-        "rule": f"{metric}: {measured.arm} {needs} {measured.against}{elsewhere}",
+        "rule": f"{metric}: {measured.arm} {needs} {measured.against}{elsewhere}{asked}",
         "judged": any(verdict.word != "not run" for verdict in mine),
         "verdicts": [verdict for verdict in mine if verdict.dataset in studied],
         "absent": [verdict.dataset for verdict in mine if verdict.dataset not in studied],

@@ -123,6 +123,7 @@ class Checkpoint(_Read):
     clean: Count
     attacks: dict[str, Count]
     worst: Worst | None = None
+    unseen: dict[str, Worst] = {}
     curve: list[CurvePoint] = []
     calibration: Calibration | None = None
     per_class: list[ClassCount] = []
@@ -136,6 +137,7 @@ class Checkpoint(_Read):
 
         Args:
             metric: clean; worst; an attack or a paper's own measure; `shifts`, `corruptions` over all severities;
+                `worst-l2-0.5`, the worst case under that foreign threat;
                 `universal`, images of other classes that one perturbation a class does not send to it;
                 `shifts-seen` and `shifts-unseen`, those of `seen` and the others.
         """
@@ -145,7 +147,8 @@ class Checkpoint(_Read):
             return self.worst
         if metric == "universal":
             return _pooled([Count(correct=row.n - row.reached, n=row.n) for row in self.universal])
-        return self.attacks.get(metric) or self.measures.get(metric) or _pooled(self.pooled(metric, seen))
+        named = self.attacks.get(metric) or self.unseen.get(metric) or self.measures.get(metric)
+        return named or _pooled(self.pooled(metric, seen))
 
     def pooled(self, metric: str, seen: Collection[str] = ()) -> list[SceneCount]:
         """The shifts or corruptions that a metric is over, at all severities; none for any other metric."""
@@ -172,7 +175,10 @@ def _pooled(counts: Sequence[Count]) -> Count | None:
 
 
 class Flag(_Read):
-    """A warning that travels with the numbers; `blocks` forbids any verdict that rests on them."""
+    """A warning that travels with the numbers. `blocks`: they are no robustness; `attack`: whose number, None for all.
+
+    What a blocking flag does to a verdict is said in verdicts.py.
+    """
 
     name: str
     attack: str | None = None
@@ -231,8 +237,8 @@ class Record(_Read):
     weights: dict[str, str]
 
     def blocking(self, metric: str) -> list[Flag]:
-        """The flags that forbid a verdict on a metric: those of that attack, and of no attack if it is under attack."""
-        attacked = metric in ("worst", "universal") or metric in self.best.attacks
+        """The blocking flags on a metric: those of that attack alone, and those of all if it is under attack."""
+        attacked = metric in ("worst", "universal", *self.best.unseen, *self.best.attacks)
         return [
             flag for flag in self.flags if flag.blocks and (flag.attack == metric or (not flag.attack and attacked))
         ]

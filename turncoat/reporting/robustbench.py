@@ -49,7 +49,7 @@ def info(study: Study, papers: Sequence[Paper], cell: Cell, record: Record) -> d
         "reported": f"{reported[0]:.2f}" if reported else None,
         "autoattack_acc": f"{100 * count.accuracy:.2f}" if count else None,
         "n": record.best.clean.n,
-        "unreliable": any(flag.blocks for flag in record.flags),
+        "unreliable": any(flag.blocks and flag.attack in (None, "autoattack") for flag in record.flags),
         "flags": [flag.name for flag in record.flags],
         "footnote": f"Re-run: {cell.command}",
     }

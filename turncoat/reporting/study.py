@@ -79,6 +79,11 @@ class Study:
         path = self.root / "models" / cell.dataset / cell.arm / str(cell.seed) / "history.json"
         return list(read_json(path)) if path.exists() else []
 
+    def trained(self, dataset: str, arm: str, column: str) -> list[float | None]:
+        """What training noted under a column in its last epoch, one value a seed; None where it noted nothing."""
+        rows = [self.history(cell)[-1:] for cell, _ in self.of(dataset, arm)]
+        return [row[0].get(column) if row else None for row in rows]
+
     def provenance(self, cell: Cell) -> dict[str, Any]:
         """Commit, versions, hardware; empty where evaluation left none. Never a source of results."""
         path = self.path(cell, "provenance.json")

@@ -12,7 +12,7 @@ from turncoat.reporting import rat_tables, reverse_tables
 from turncoat.reporting.atop_figures import transforms_table
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
-from turncoat.reporting.measures import NORMS, Estimate, accuracy, mean, training_passes
+from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.verdicts import Verdict
@@ -185,7 +185,7 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
                 [
                     verdict.claim,
                     verdict.word + (", our reading" if verdict.our_reading and verdict.word != "not run" else ""),
-                    points(verdict.effect),
+                    points(verdict.effect) + BLOCKED * bool(verdict.note),
                     f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
                     p_text(verdict.p_value),
                     "–" if reported == "unavailable" else points(reported.points),

@@ -1,6 +1,11 @@
-"""Verdicts by fixed rules (docs/claims.md). The rules see numbers and flags, never a name or an opinion."""
+"""Verdicts by fixed rules (docs/claims.md). The rules see numbers and flags, never a name or an opinion.
 
-from collections.abc import Iterable
+A blocking flag on a whole record withholds the word from all that is under attack: the attacks may have failed. One on
+a single attack says that it finds less than a stronger one. That is no reason to be silent on a claim about accuracy
+under this very attack, or a larger suite would decide less than a small one: the word stands, with a note beside it.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +36,7 @@ class Verdict:
     n: int | None = None
     seeds: tuple[int, ...] = ()
     cells: tuple[Cell, ...] = ()
+    note: str = ""  # what the word does not say, to be read beside it
 
 
 def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
@@ -60,10 +66,43 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
         absent = " or ".join(dict.fromkeys([measured.metric, second]))
         return verdict("not run", f"the suite has no measure named {absent}")
     numbers = {name: getattr(found, name) for name in ("effect", "interval", "p_value", "n", "seeds", "cells")}
-    if found.flags:
-        return verdict("unreliable", f"flagged: {'; '.join(found.flags)}", **numbers)
+    if found.notes:
+        numbers["note"] = _note(dict.fromkeys([measured.metric, second]), found.notes)
+    if barring := [flag for flag in found.flags if flag not in found.notes]:
+        return verdict("unreliable", f"flagged: {'; '.join(barring)}", **numbers)
+    if shortfall := _shortfall(study, claim, dataset):
+        return verdict("unreliable", shortfall, **numbers)
     word, why = rule(measured, found.interval, len(found.seeds), own)
     return verdict(word, why, **numbers)
+
+
+def _note(attacks: Iterable[str], flags: Sequence[str]) -> str:
+    """How to read a verdict on the accuracy under an attack that leaves more than a stronger one.
+
+    The number is no robustness, but it is the accuracy under that attack, and that is what the claim is about.
+    """
+    names = " and ".join(attacks)
+    return f"{names} overstates ({'; '.join(flags)}): read it as accuracy under {names}, not as robustness"
+
+
+def _shortfall(study: Study, claim: Claim, dataset: str) -> str | None:
+    """Why training was not what the claim speaks of, on some seed of its first arm; None where nothing is asked."""
+    if claim.needs is None:
+        return None
+    arm, needs = claim.measurement(dataset).arm, claim.needs
+    shares = study.trained(dataset, arm, needs.column)
+    if any(share is None for share in shares):
+        return f"training {arm} left no {needs.column}, which is to be {100 * needs.least:g} % or more"
+    known = [share for share in shares if share is not None]
+    if min(known) >= needs.least:
+        return None
+    return f"{needs.what}: {percent_range(known)} in {arm}, where the claim needs {100 * needs.least:g} %"
+
+
+def percent_range(shares: Sequence[float]) -> str:
+    """`2.5 to 12.5 %` of fractions in [0, 1], one a seed; `5 %` where they are the same."""
+    ends = dict.fromkeys(f"{100 * share:.3g}" for share in (min(shares), max(shares)))
+    return f"{' to '.join(ends)} %"
 
 
 def rule(measured: Measurement, interval: Interval, seeds: int, own: bool) -> tuple[Word, str]:

@@ -78,10 +78,11 @@ def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict_tags(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """`verdict.<paper>.<claim>.<data set>`: the word, and that it is under our reading, from `verdicts.json`."""
+    """`verdict.<paper>.<claim>.<data set>`: the word of `verdicts.json`, and what stands beside it there."""
     return {
         f"verdict.{verdict['paper']}.{verdict['claim']}.{verdict['dataset']}": verdict["word"]
         + (", under our reading" if verdict.get("our_reading") and verdict["word"] != "not run" else "")
+        + (", with a note" if verdict.get("note") else "")
         for verdict in verdicts
     }
 

@@ -26,6 +26,7 @@ RESTS_ON = {
         "turncoat/methods/shifting.py",
         "turncoat/methods/universal.py",
         "turncoat/evaluation/perturbed.py",
+        "turncoat/evaluation/planned.py",
         "turncoat/evaluation/suite.py",
         "turncoat/training/compute.py",
     ),

@@ -198,3 +198,15 @@ def test_a_weak_suite_is_told_by_a_linear_classifier(network: nn.Module, images:
     assert result.worst.mean() < 0.1 < 0.8 < result.correct["pgd"].mean()
     assert not unreliable(result)  # the second look is strong enough
     assert any(flag.attack is None and "settled" in flag.detail for flag in result.flags)
+
+
+def test_attacks_of_the_second_look_go_through_the_logarithm_of_probabilities(
+    network: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    """The softmax of the suite's own attacks hides what the same steps on logits find."""
+    suite = {"pgd-20": {"attack": "pgd", "steps": 20}}
+    result = evaluate(broken.Softmax(network), images, labels, THREAT, suite)
+    undone = evaluate(network, images, labels, THREAT, suite, checks=False)
+    assert result.correct["pgd-20"].mean() > 0.5
+    looked = result.outcome(["second-look-steps", "second-look-loss"])  # not Square, which needs no gradient
+    assert looked.right.mean() < undone.worst.mean() + 0.05

@@ -1,12 +1,19 @@
 """What AToP's figures are made of: the attack step by step, images on their way through, both repeatable."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from turncoat import models
 from turncoat.attacks import Threat, eot, pgd
-from turncoat.evaluation.purified import STEP, by_steps, on_the_way, right_draws
+from turncoat.data.batches import DeviceSplit
+from turncoat.evaluation import by_paper
+from turncoat.evaluation.by_paper import Arm, Material
+from turncoat.evaluation.purified import REST, STEP, by_steps, on_the_way, right_draws, taken_off
 from turncoat.evaluation.results import DRAWS
 from turncoat.models.purifier import Pipeline, Purifier
 from turncoat.models.transforms import Transform
@@ -36,6 +43,48 @@ def test_steps_are_those_of_pgd_and_take_accuracy_away(network: nn.Module, image
     state = torch.get_rng_state()
     assert (by_steps(net, few, theirs, THREAT, draws=2, looks=[0, 3, 10], seed=1) == found).all()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_steps_go_on_doubling_while_they_take_accuracy_off(network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    net, few, theirs = pipeline(network, "rt2"), images[:30], labels[:30]
+
+    def run(looks: list[int], most: int) -> NDArray[np.int16]:
+        return by_steps(net, few, theirs, THREAT, draws=2, looks=looks, seed=1, most=most)
+
+    falling = run([0, 1, 2], 16)
+    assert (falling == run([0, 1, 2, 4, 8, 16], 0)[: len(falling)]).all()
+    assert all(taken_off(*falling[at : at + 2]) > REST for at in range(1, len(falling) - 2))
+    assert len(falling) == 6 or taken_off(*falling[-2:]) <= REST
+    assert len(falling) > 3
+    assert len(run([0, 1, 2], 3)) == 3  # the next would be 4
+    # where there is nothing to gain the looks asked for are all
+    still = by_steps(net, few, theirs, Threat("linf", 1e-6), draws=2, looks=[0, 1, 2], seed=1, most=64)
+    assert len(still) == 3
+
+
+def test_runs_of_unequal_length_stand_side_by_side(
+    network: nn.Module, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an attack no longer took is -1, and the arm's steps are as many as its longest run has."""
+    for name, value in {"ON_STEPS": 20, "LOOKS": (0, 1, 2), "MOST_STEPS": 8, "EOT": (1, 2)}.items():
+        monkeypatch.setattr(by_paper, name, value)
+    lengths = iter((3, 5))
+    plain = by_steps
+
+    def run(*given: Any, **settings: Any) -> NDArray[np.int16]:
+        looks = [0, 1, 2, 4, 8][: next(lengths)]
+        return plain(*given, **settings | {"looks": looks, "most": 0})
+
+    monkeypatch.setattr(by_paper, "by_steps", run)
+    split = DeviceSplit((images * 255).round().to(torch.uint8), labels)
+    arm = Arm({"method": "atop"}, lambda: pipeline(network, "rt2"))
+    material = Material({"atop": arm}, network, split, split, 10, THREAT, 0, images, {}, {})
+    told, arrays = by_paper.purification(material)
+    assert told["arms"]["atop"] == {"draws": [1, 2], "steps": [0, 1, 2, 4, 8]}
+    right = arrays["right-atop"]
+    assert right.shape == (2, 5, 20)
+    assert (right[0, 3:] == -1).all()
+    assert right[1].min() >= 0
 
 
 def test_scores_hang_on_the_image_and_the_seed(network: nn.Module, images: Tensor, labels: Tensor) -> None:

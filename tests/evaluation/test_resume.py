@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from turncoat import data, models
-from turncoat.attacks import Threat
+from turncoat.attacks import Threat, pgd
 from turncoat.data.prepare import prepare
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import evaluate, plan_suite
@@ -231,6 +232,8 @@ def test_alone_a_weights_file_gives_the_numbers_of_the_stage(cell: Path) -> None
     [
         (["--suite", "t"], "--suite: 't' is not defined; there are s"),
         (["--suite", "s", "--epsilon", "2"], "epsilon must lie in (0, 1] for linf"),
+        (["--suite", "s", "--epsilon", "510/255"], "epsilon must lie in (0, 1] for linf"),
+        (["--suite", "s", "--epsilon", "8/0"], "epsilon"),
         (["--suite", "s", "--norm", "l2"], "give --epsilon too"),
         (["--suite", "s", "--images", "0"], "--images: at least 1 wanted"),
         (["--suite", "s", "--model", "none.safetensors"], "no such weights file"),
@@ -246,6 +249,37 @@ def test_alone_it_refuses_in_one_line(
         command_line()
     assert refused.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_alone_it_starts_anew_when_the_stored_images_are_others(
+    cell: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> int:
+        """The images that stand against the stored ones, of a run that is killed before it clears its journal."""
+        monkeypatch.setattr("turncoat.training.Scratch.clear", lambda scratch: None)
+        weights = "models/digits/standard/0/best.safetensors"
+        command = ["--model", weights, "--dataset", "digits", "--suite", "s", "--json", "found.json"]
+        monkeypatch.setattr(sys, "argv", ["evaluation", *command])
+        command_line()
+        return int(json.loads(Path("found.json").read_text())["attacks"]["transfer"]["correct"])
+
+    monkeypatch.chdir(cell)
+    folder = Path("data/perturbed/digits/0")
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    before = run()
+    stored, labels = load_perturbed(folder), torch.from_numpy(load_predictions(folder))
+    network = models.load("models/digits/standard/0/best.safetensors").eval()
+    moved = {
+        name: pgd(network, images, labels, Threat("linf", 0.05), steps=10, start="none")
+        for name, images in stored.items()
+    }
+    save_perturbed(folder, moved, labels, {"x": np.zeros(3)}, {"n": len(labels)})
+    try:
+        assert run() < before
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+        shutil.rmtree(".scratch", ignore_errors=True)
 
 
 def test_perturbed_images_are_believed_only_with_their_checksum(tmp_path: Path, images: Tensor, labels: Tensor) -> None:

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from turncoat import models
-from turncoat.attacks import Threat, bpda, eot, fixed, pgd
+from turncoat.attacks import Threat, bpda, eot, fixed, input_gradient, kl, pgd
+from turncoat.attacks.losses import objective
 from turncoat.errors import TurncoatError
 from turncoat.models.purifier import PURIFIERS, Discriminator, Pipeline, Purifier
 from turncoat.models.transforms import TRANSFORMS, Transform, surrounding_mean
@@ -175,15 +177,74 @@ def test_gradient_of_the_whole_pipeline_against_finite_differences(transform):
         assert float(slope) == pytest.approx(float(gradient.flatten()[place]), rel=1e-5, abs=1e-9)
 
 
-def test_eot_with_one_draw_and_fixed_randomness_is_the_plain_attack():
+@pytest.mark.parametrize("average", ["loss", "logits"])
+def test_eot_with_one_draw_and_fixed_randomness_is_the_plain_attack(average):
     net, labels = pipeline(), torch.tensor([0, 1, 2, 0])
     images = torch.rand(4, 1, 8, 8, generator=drawn())
     plain = pgd(fixed(net, 3), images, labels, THREAT, steps=3, generator=drawn(1))
-    assert torch.equal(pgd(eot(fixed(net, 3), 1), images, labels, THREAT, steps=3, generator=drawn(1)), plain)
+    assert torch.equal(
+        pgd(eot(fixed(net, 3), 1, average=average), images, labels, THREAT, steps=3, generator=drawn(1)), plain
+    )
     # a network without randomness, attacked plainly, is the same once more
     still = pipeline("none")
     bare = pgd(still, images, labels, THREAT, steps=3, generator=drawn(1))
-    assert torch.equal(pgd(eot(still, 1), images, labels, THREAT, steps=3, generator=drawn(1)), bare)
+    once = eot(still, 1, average=average)
+    assert torch.equal(pgd(once, images, labels, THREAT, steps=3, generator=drawn(1)), bare)
+
+
+class Dealt(nn.Module):
+    """A random network whose draws are known: the k-th of each image is scaled by `scales[k]`."""
+
+    scales = (0.5, 4.0, 9.0)
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        nn.init.normal_(self.net[1].weight, 0, 0.3, generator=drawn())
+
+    def forward(self, images):
+        if len(images) % len(self.scales):
+            raise ValueError("all draws at once wanted")
+        each = torch.tensor(self.scales).repeat_interleave(len(images) // len(self.scales))
+        return self.net(images) * each[:, None]
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr", "kl", "targeted"])
+def test_eot_averages_the_loss_or_the_logits(loss):
+    """Against the mean by hand, with what hangs on the row of an image: labels, targets, kl's reference."""
+    net, labels, index = Dealt(), torch.tensor([0, 1, 2, 0]), torch.tensor([3, 0, 2, 1])
+    images = torch.rand(4, 1, 8, 8, generator=drawn())
+    targets = torch.tensor([1, 2, 0, 2]) if loss == "targeted" else None
+    reference = torch.rand(4, 3, generator=drawn(2)).log_softmax(1)
+    wanted = objective(kl(reference) if loss == "kl" else "ce" if loss == "targeted" else loss)
+    given = (labels, targets, index)
+    for average in ("loss", "logits"):
+        gradient, losses, logits = input_gradient(eot(net, 3, average=average), images, wanted, *given)
+        at = images.clone().requires_grad_()
+        each = [net.net(at) * scale for scale in net.scales]
+        mean = sum(each) / 3
+        by_hand = sum(wanted(one, *given) for one in each) / 3 if average == "loss" else wanted(mean, *given)
+        (slope,) = torch.autograd.grad(by_hand.sum(), at)
+        assert torch.allclose(losses, by_hand.detach(), atol=1e-6)
+        assert torch.allclose(gradient, slope, atol=1e-6)
+        assert torch.allclose(logits, mean.detach(), atol=1e-6)
+    with pytest.raises(ValueError, match="average: 'votes'"):
+        eot(net, 3, average="votes")
+
+
+@pytest.mark.parametrize("average", ["loss", "logits"])
+def test_draws_one_after_the_other_have_the_gradient_of_draws_at_once(average):
+    noisy = nn.Sequential(nn.Dropout(0.2), Dealt().net).train()
+    images, labels, found = torch.rand(4, 64, generator=drawn()), torch.tensor([0, 1, 2, 0]), []
+    for at_once in (True, False):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            averaged = eot(noisy, 500, at_once=at_once, average=average)
+            gradient, losses, _ = input_gradient(averaged, images, objective("ce"), labels, None, None)
+            found.append((gradient, losses))
+            assert averaged.each.shape == (500, 4, 3)
+    for left, right in zip(*found, strict=True):
+        assert functional.cosine_similarity(left.flatten(), right.flatten(), 0) > 0.99  # other draws of one law
 
 
 def test_attacks_on_the_random_network_repeat_themselves_and_need_no_seed_of_the_caller():

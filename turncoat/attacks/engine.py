@@ -70,11 +70,18 @@ def input_gradient(
     Returns: gradient (n, ...) float32; losses (n,); logits (n, k), the last two detached.
 
     Works under the caller's autocast. A network that cuts the gradient off gives zeros, for the evaluation to flag.
+    Through `eot(..., average="loss")` loss and gradient are the means over the draws, and so are the logits.
     """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        logits = model(images)
-        losses = loss(logits, *given)
+        if getattr(model, "average", None) == "loss":
+            drawn = model.drawn(images)  # type: ignore[operator]
+            logits = drawn.mean(0)
+            # draw by draw, so that a loss finds the rows that it keeps for each image
+            losses = torch.stack([loss(one, *given) for one in drawn]).mean(0)
+        else:
+            logits = model(images)
+            losses = loss(logits, *given)
         if not losses.requires_grad:
             return torch.zeros_like(images), losses.detach(), logits.detach()
         scale = HALF_SCALE if half(logits) else 1.0

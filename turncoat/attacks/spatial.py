@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .board import Board, Rows
-from .engine import attacked, check, fallen
+from .engine import attacked, check
 from .losses import margin, objective
 from .threat import Threat
 
@@ -71,7 +71,7 @@ def _flow(
             losses = maximised(logits, s.labels, s.targets, None)
             # past the boundary only smoothness counts
             total = (losses.clamp_max(0) - smoothness * roughness(flow)).sum()
-        fell = fallen(logits, s.labels, s.targets)
+        fell = board.fell(logits, s.labels, s.targets)
         s.put(~s.found & (fell | (losses.detach() > s.highest)), best=moved.detach(), highest=losses.detach())
         s.found = s.found | fell
         if number == steps:
@@ -140,7 +140,7 @@ def rotate_translate(
         for angle, right, down in itertools.product(turns, moves, moves):
             moved = rigid(images[index], angle, right, down)
             logits = model(moved)
-            index = index[board.record(index, moved, margin(logits, labels[index]), fallen(logits, labels[index]))]
+            index = index[board.record(index, moved, margin(logits, labels[index]), board.fell(logits, labels[index]))]
             if not len(index):
                 break
         return board.adversarial

@@ -5,6 +5,7 @@ EOT: Athalye et al. 2018a (arXiv 1707.07397); BPDA: Athalye et al. 2018b (arXiv 
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +15,47 @@ from .engine import reseeded
 
 
 class eot(nn.Module):
-    """Mean logits over `draws` passes through a random network, and so the mean gradient.
+    """A random network averaged over `draws` passes.
+
+    With `average="loss"` a gradient attack ascends the mean of the loss over the draws, as Athalye et al. and
+    AutoAttack's version for random networks do (`input_gradient` sees to that); whatever else looks at the logits, a
+    score-based attack say, meets their mean. With "logits" everything goes by the mean logits: the loss of a mean, not
+    the mean of the loss. Neither attack is always the stronger one (docs/evaluation.md). With one draw both are the
+    plain attack.
 
     `each` keeps the logits of the single draws of the last pass, (draws, n, k): an attack lets an image go when it has
     fallen in every one of them, for in a single one it may have been luck.
     """
 
-    def __init__(self, model: nn.Module, draws: int = 20, *, at_once: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        draws: int = 20,
+        *,
+        at_once: bool = True,
+        average: Literal["loss", "logits"] = "loss",
+    ) -> None:
         """With `at_once` all draws of a batch are one forward pass. Else they come one after the other and are drawn
-        again, alike, in the backward pass: the memory of one draw, for one forward pass more."""
+        again, alike, in the backward pass: the memory of one draw, for one forward pass more.
+
+        Raises:
+            ValueError: fewer than one draw, or another `average`.
+        """
         super().__init__()
         if draws < 1:
             raise ValueError(f"draws: {draws!r} is not allowed; give at least 1")
-        self.model, self.draws, self.at_once = model, draws, at_once
+        if average not in ("loss", "logits"):
+            raise ValueError(f"average: {average!r} is unknown; choose one of loss, logits")
+        self.model, self.draws, self.at_once, self.average = model, draws, at_once, average
         self.each: Tensor | None = None
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) to (n, k)."""
+        """The mean logits: (n, c, h, w) to (n, k)."""
+        return self.drawn(images).mean(0)
+
+    def drawn(self, images: Tensor) -> Tensor:
+        """The logits of each draw: (n, c, h, w) to (draws, n, k)."""
         if self.at_once:
             logits: Tensor = self.model(images.repeat(self.draws, *[1] * (images.dim() - 1)))
             logits = logits.view(self.draws, len(images), -1)
@@ -40,7 +64,7 @@ class eot(nn.Module):
         else:
             logits = torch.stack([self.model(images) for _ in range(self.draws)])
         self.each = logits.detach()
-        return logits.mean(0)
+        return logits
 
 
 class bpda(nn.Module):

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--data", default="data", type=Path, help="the folder that holds data sets and perturbed/")
     parser.add_argument("--images", type=int, help="the first so many test images (the suite's)")
     parser.add_argument("--norm", choices=("linf", "l2", "l1"))
-    parser.add_argument("--epsilon", type=float, help="radius for images in [0, 1]")
+    parser.add_argument("--epsilon", type=radius, help="radius for images in [0, 1]; 8/255 is a number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write all measurements and flags to this file")
     try:
@@ -32,6 +32,12 @@ def main() -> None:
     except TurncoatError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def radius(text: str) -> float:
+    """A number or a fraction of two."""
+    numerator, _, denominator = text.partition("/")
+    return float(numerator) / (float(denominator or 1) or float("nan"))  # validated with the rest of the threat
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -72,9 +78,8 @@ def _run(given: argparse.Namespace) -> None:
         suite = replace(suite, attacks={name: plan for name, plan in suite.attacks.items() if name not in missing})
 
     described = {"suite": settings.suites[given.suite].model_dump(), "images": count, "left_out": missing, **asked}
-    key = evaluation_key(
-        {**described, "seed": given.seed, "device": str(compute.device)}, [given.model, folder / "dataset.json"]
-    )
+    inputs = [given.model, folder / "dataset.json", *([perturbed / "perturbed.json"] if stored else [])]
+    key = evaluation_key({**described, "seed": given.seed, "device": str(compute.device)}, inputs)
     with Scratch(key) as scratch:
         result = evaluate(
             network,

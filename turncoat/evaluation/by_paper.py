@@ -29,8 +29,9 @@ ON_SURFACE = 32  # images whose judgement surface is averaged
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # of FGSM, in units of epsilon
 SEVERITY = 5  # of the shifts that calibrators meet
 ON_STEPS = 100  # images whose fall is followed step by step
-LOOKS = (0, 1, 2, 4, 8, 16, 32)  # steps after which it is looked at
-EOT = (1, 5, 20)  # draws whose mean is attacked
+LOOKS = (0, 1, 2, 4, 8, 16, 32)  # steps after which it is looked at, and twice as many each, while it falls
+MOST_STEPS = 128
+EOT = (1, 5, 20)  # draws over which the attack's loss is averaged
 SHOWN = 6  # images on their way through a purifier
 BESIDE = ("standard", "pgd")  # methods that the others are compared with
 
@@ -172,7 +173,7 @@ def purification(material: Material) -> Found:
 
     Arrays: `images` (shown, c, h, w) and `labels`; of an arm `attacked`, `transformed`, `purified` (shown, c, h, w) and
     `answers` (2, shown), to the image and to the attacked one; `right` (draws, steps, n), of `scored` draws of an image
-    how many are right.
+    how many are right, -1 after steps that an attack no longer took.
     """
     split, seed = material.few, material.seed
     images, labels = split.floats(0, ON_STEPS), split.labels[:ON_STEPS]
@@ -184,8 +185,11 @@ def purification(material: Material) -> Found:
         assert isinstance(network, Pipeline)
         draws = (1,) if network.transform.spec["name"] == "none" else EOT
         counts = [
-            by_steps(network, images, labels, material.threat, draws=count, looks=LOOKS, seed=seed) for count in draws
+            by_steps(network, images, labels, material.threat, draws=count, looks=LOOKS, seed=seed, most=MOST_STEPS)
+            for count in draws
         ]
+        reached = max(len(looked) for looked in counts)
+        counts = [np.pad(c, ((0, reached - len(c)), (0, 0)), constant_values=-1) for c in counts]
         averaged = eot(network, draws[-1])
         attacked = pgd(averaged, few, theirs, material.threat, steps=20, generator=material.source("shown"))
         plain, way = on_the_way(network, few, seed), on_the_way(network, attacked, seed)
@@ -198,8 +202,9 @@ def purification(material: Material) -> Found:
         }
         arrays |= {f"{key}-{name}": value.cpu().numpy() for key, value in mine.items()}
         arrays[f"right-{name}"] = np.stack(counts)
-        told[name] = {"draws": list(draws)}
-    return {"n": len(labels), "scored": DRAWS, "step": STEP, "steps": list(LOOKS), "arms": told}, arrays
+        steps = [*LOOKS, *(LOOKS[-1] << more for more in range(1, reached - len(LOOKS) + 1))]
+        told[name] = {"draws": list(draws), "steps": steps}
+    return {"n": len(labels), "scored": DRAWS, "step": STEP, "arms": told}, arrays
 
 
 ANALYSES: dict[str, Callable[[Material], Found]] = {

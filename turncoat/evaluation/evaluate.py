@@ -56,7 +56,7 @@ def evaluate(
         TurncoatError: images outside [0, 1] or of a wrong type, labels or outputs that do not fit, an attack that left
             its ball, a transfer attack that names images that are not there.
     """
-    suite = suite if isinstance(suite, Suite) else plan_suite("given", suite)
+    suite = _suite(suite)
     _refuse(images, labels)
     runner = Runner(
         model.eval(),
@@ -93,6 +93,17 @@ def evaluate(
         _doubt(runner, suite, threat, result, different, probabilities)
     _overhead(runner, result)
     return result
+
+
+def _suite(given: Any) -> Suite:
+    if isinstance(given, Suite):
+        return given
+    if isinstance(given, Mapping):
+        return plan_suite("given", given)
+    raise TurncoatError(
+        f"suite: attacks by name, {{'pgd-20': {{'attack': 'pgd', 'steps': 20}}}}, or a Suite wanted (got {given!r}); "
+        "a suite of params.yaml is build_suite(name, load().suites[name])"
+    )
 
 
 def _curve(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> None:
@@ -134,7 +145,7 @@ def _doubt(
     doubt = any(flag.blocks for flag in raised)
     if doubt:
         if probabilities:  # the same predictions, with gradients
-            runner.model = Logarithm(runner.model)
+            runner.aim(Logarithm(runner.target, runner.images[:1]))
         _overhead(runner, result)
         moved = second_look(runner, result, threat)
         planned |= looks(runner.random)

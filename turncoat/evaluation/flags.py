@@ -154,7 +154,12 @@ def more_steps(e: Evidence) -> Flag | None:
         return Flag("more-steps", detail, blocks=True) if e.moved > MOVED else None
     by_loss: dict[str, list[tuple[int, str]]] = {}
     for name, plan in e.planned.items():
-        if plan.function is pgd and not plan.threat and name in e.result.correct and "steps" in plan.settings:
+        if (
+            plan.function is pgd
+            and not (plan.threat or plan.alone)
+            and name in e.result.correct
+            and "steps" in plan.settings
+        ):
             alike = str((plan.settings.get("loss"), plan.draws, plan.bpda, plan.fixed))
             by_loss.setdefault(alike, []).append((plan.settings["steps"], name))
     for pair in by_loss.values():
@@ -220,7 +225,7 @@ def overstated(result: Evaluation, planned: Mapping[str, Planned], looked: bool)
     called = "AutoAttack" if auto else "the worst case"
     flags = []
     for name in result.in_worst:
-        if name in planned and planned[name].function in (pgd, apgd):
+        if name in planned and planned[name].function in (pgd, apgd) and not planned[name].alone:
             gap = points(result.correct[name]) - reference
             if gap > GAP:
                 detail = f"leaves {gap:.1f} points more standing than {called}"

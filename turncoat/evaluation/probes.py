@@ -34,9 +34,9 @@ def dead_gradients(runner: Runner, standing: Bools, second: bool) -> tuple[Bools
         zero, broken = np.zeros_like(standing), np.zeros_like(standing)
         for number, place in enumerate(np.array_split(np.flatnonzero(standing), _pieces(standing, runner.batch_size))):
             index = torch.from_numpy(place).to(runner.images.device)
-            with attacked(runner.model, generator=generator(runner.seed, "gradients", number)):
+            with attacked(runner.target, generator=generator(runner.seed, "gradients", number)):
                 gradient, _, _ = input_gradient(
-                    runner.model, runner.images[index], dlr if second else ce, runner.labels[index]
+                    runner.target, runner.images[index], dlr if second else ce, runner.labels[index]
                 )
             runner.passes["forward"] += len(place)
             runner.passes["backward"] += len(place)
@@ -70,7 +70,8 @@ def unbounded(runner: Runner, standing: Bools, norm: str, second: bool) -> Bools
 def on_a_linear_classifier(runner: Runner, planned: Mapping[str, Planned], threat: Threat) -> tuple[int, int] | None:
     """Adversarial images that the attacks find on a linear classifier of these images, and how many there are.
 
-    Attacks run until all are found: mostly that is one step of the first. None where there are none to be found.
+    Attacks run until all are found: mostly that is one step of the first. Those that the network itself met, but for
+    BPDA, which needs a purifier. None where there are none to be found.
     """
     images, labels = runner.images[:PROBED], runner.labels[:PROBED]
     model = NearestMean(images, labels).eval()
@@ -81,7 +82,7 @@ def on_a_linear_classifier(runner: Runner, planned: Mapping[str, Planned], threa
     linear = Runner(model, images, labels, seed=runner.seed, batch_size=PROBED, journal=Journal(), scope="linear")
     standing = exist.cpu().numpy()
     for name, plan in planned.items():
-        if plan.function is not None and plan.threat is None and not plan.spatial and plan.meets(model, False):
+        if plan.function is not None and plan.threat is None and not plan.spatial and plan.meets(model, runner.random):
             standing = linear.attack(name, plan, threat, standing, "a linear classifier")[0].right
         if not standing.any():
             break

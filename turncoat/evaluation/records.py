@@ -18,6 +18,7 @@ from turncoat.evaluation.results import Bools, Evaluation, counted
 from turncoat.files import read_json, sha256, write_atomic, write_json
 
 SCHEMA = 1
+CODE = ("stages", "turncoat", "dvc.yaml", "pyproject.toml", "requirements.txt")  # what makes a record, besides settings
 
 
 def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | None = None) -> dict[str, Any]:
@@ -41,6 +42,9 @@ def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | N
         "clean": counted(result.clean),
         "attacks": attacks,
         "worst": counted(result.worst) | {"attacks": result.in_worst},
+        "unseen": {
+            name: counted(result.worst_of(attacks)) | {"attacks": attacks} for name, attacks in result.unseen.items()
+        },
         "curve": result.curve,
         "calibration": calibration(result.confidence, result.clean),
         "per_class": classed,
@@ -124,6 +128,7 @@ def write_examples(path: Path, result: Evaluation) -> dict[str, str]:
         "confidence": result.confidence,
         "clean": result.clean,
         "worst": result.worst,
+        **{name: result.worst_of(attacks) for name, attacks in result.unseen.items()},
         **result.correct,
         **result.scenes,
     }
@@ -169,11 +174,17 @@ def write_times(path: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Commit and dirty state of the checkout; None for both where there is no git."""
+    """The commit of the checkout, and whether its code is another by now (`dirty`); None for both without git.
+
+    An edited params.yaml is no other code: the record itself holds the settings that it was made with.
+    """
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "--untracked-files=all", "--", *CODE],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}

@@ -17,8 +17,8 @@ from turncoat.attacks.folded import folded
 from turncoat.attacks.threat import check_inside
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal, packed, unpacked
+from turncoat.evaluation.planned import Attack, Planned, call
 from turncoat.evaluation.results import DRAWS, Bools, Evaluation, Outcome
-from turncoat.evaluation.suite import Attack, Planned, call
 from turncoat.randomness import generator, seed_of
 from turncoat.settings import Auto
 
@@ -79,6 +79,14 @@ class Runner:
                 with reseeded(seed_of(self.seed, "score", draw, int(here[0]))):
                     found.append(self.model(batch))
         return torch.cat(found).float()
+
+    @torch.no_grad()
+    def aim(self, target: nn.Module) -> None:
+        """Let attacks meet `target`, another way to the network's predictions; verdicts stay the network's own."""
+        self.target = target
+        if not self.random:
+            self.clean_logits = torch.cat([target(batch) for batch in self.images.split(self.batch_size)])
+            self.passes["forward"] += len(self.images)
 
     def take_passes(self) -> dict[str, float]:
         """Forward and backward passes an image since the last call."""
@@ -180,8 +188,9 @@ class Runner:
             if attack is None:
                 adversarial = self._stored(name, planned)[index.cpu()].to(images.device)
             else:
-                network, counter = planned.seen(self.target, self.seed)
-                few = max(1, self.batch_size // max(1, planned.draws))  # EOT multiplies what is held in memory
+                network, counter = planned.seen(self.target, self.seed, self.batch_size)
+                few = planned.together(self.batch_size)
+                blind = self.random or planned.alone
                 adversarial = torch.cat(
                     [
                         call(
@@ -192,9 +201,9 @@ class Runner:
                             threat,
                             generator=generator(self.seed, name, number, part, device=images.device),
                             progress=progress,
-                            # where the network is random an image would leave at its first unlucky draw
-                            early_stop=not self.random,
-                            clean_logits=None if self.random else self.clean_logits[index[rows]],
+                            # what the attack sees fall may stand: in another draw, behind the purifier
+                            early_stop=not blind,
+                            clean_logits=None if blind else self.clean_logits[index[rows]],
                         )
                         for part, rows in enumerate(torch.arange(len(index), device=index.device).split(few))
                     ]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turncoat.attacks import CORRUPTIONS, SHIFTS, Threat, perturb
+from turncoat.attacks import CORRUPTIONS, SHIFTS, Counter, Threat, perturb
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.results import Evaluation, counted
 from turncoat.evaluation.runner import Runner
@@ -69,7 +69,10 @@ def _universal(
 
         def work(target: int = target, others: Tensor = others) -> Tensor:
             source = generator(runner.seed, "universal", target, device=runner.images.device)
-            change = make(runner.model, *held_out, threat, target=target, generator=source, **settings)
+            counter = Counter(runner.model)
+            change = make(counter, *held_out, threat, target=target, generator=source, **settings)
+            runner.passes["forward"] += counter.forwards
+            runner.passes["backward"] += counter.backwards
             changed = perturb(runner.images[others], change)
             stayed = torch.ones_like(others)
             stayed[others] = runner.logits(changed, np.flatnonzero(others.cpu().numpy())).argmax(1) != target

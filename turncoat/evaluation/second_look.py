@@ -1,7 +1,8 @@
 """What is done, of itself, when a flag is raised: other attacks on what stands, through what made gradients useless."""
 
-from typing import Any
+import copy
 
+import torch
 from torch import Tensor, nn
 
 from turncoat.attacks import Threat, apgd, pgd, square
@@ -9,9 +10,7 @@ from turncoat.evaluation.flags import points
 from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, Evaluation
 from turncoat.evaluation.runner import Runner
 from turncoat.evaluation.suite import Planned
-
-PREFIX = "second-look-"
-SMALLEST = 1e-30  # a probability whose logarithm float32 can still take
+from turncoat.settings import SECOND_LOOK
 
 
 def looks(random: bool) -> dict[str, Planned]:
@@ -28,7 +27,7 @@ def looks(random: bool) -> dict[str, Planned]:
             "loss": Planned(apgd, {"steps": 100, "loss": "dlr"}),
             "square": Planned(square, {"queries": 1000}),
         }
-    return {PREFIX + name: planned for name, planned in chosen.items()}
+    return {SECOND_LOOK + name: planned for name, planned in chosen.items()}
 
 
 def second_look(runner: Runner, result: Evaluation, threat: Threat) -> float:
@@ -52,14 +51,26 @@ def second_look(runner: Runner, result: Evaluation, threat: Threat) -> float:
 
 
 class Logarithm(nn.Module):
-    """Logits out of a network's probabilities: the softmax that hid them undone."""
+    """Logits out of a network's probabilities: the softmax that hid them undone.
 
-    def __init__(self, model: nn.Module) -> None:
+    In float64, where the network can: in float32 the probabilities that an attack has to raise are 0 already.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        """`images`: one or more to try it on."""
         super().__init__()
-        self.model = model
+        self.model, self.dtype = model, images.dtype
+        try:
+            precise = copy.deepcopy(model).double()
+            with torch.no_grad():
+                precise(images.double())
+        except (RuntimeError, TypeError):  # a network of somebody's own, bound to float32
+            pass
+        else:
+            self.model, self.dtype = precise, torch.float64
         self.train(model.training)
 
-    def forward(self, images: Tensor, **given: Any) -> Tensor:
-        """(n, c, h, w) to (n, k): the same predictions; `given` goes to the network."""
-        probabilities: Tensor = self.model(images, **given)
-        return probabilities.clamp_min(SMALLEST).log()
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, k) float32: the same predictions."""
+        probabilities: Tensor = self.model(images.to(self.dtype))
+        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log().float()

@@ -2,140 +2,25 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from turncoat.attacks import (
-    ATTACKS,
-    CORRUPTIONS,
-    SHIFTS,
-    Counter,
-    Threat,
-    autoattack,
-    bpda,
-    ensemble,
-    eot,
-    fgsm,
-    fixed,
-    pgd,
-    rotate_translate,
-    square,
-    stadv,
-    universal_deepfool,
-    universal_sgd,
-)
-from turncoat.attacks.autoattack import EOT_DRAWS
+from turncoat.attacks import ATTACKS, CORRUPTIONS, SHIFTS, Threat, pgd, universal_deepfool, universal_sgd
 from turncoat.attacks.shifts import SEVERITIES
 from turncoat.errors import TurncoatError
-from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, ONE_STEP
+from turncoat.evaluation.planned import PRECISIONS, Attack, Planned
 from turncoat.settings import Auto, SuiteSettings, ThreatSettings, validate
 
 # What the evaluation itself passes to an attack.
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
 # What an entry may say beside the settings of its attack.
-OF_THE_ENTRY = ("threat", "eot", "fixed", "bpda", "deterministic", "precision")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Attack = Callable[..., Tensor]
+OF_THE_ENTRY = ("threat", "eot", "average", "fixed", "bpda", "alone", "deterministic", "precision")
+AVERAGES = ("loss", "logits")
 UNIVERSAL: dict[str, Attack] = {"deepfool": universal_deepfool, "sgd": universal_sgd}
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One attack of a suite.
-
-    Attributes:
-        function, settings: the attack; None for a transfer attack, which takes the perturbed images `stored` instead.
-        threat: of an unseen attack, which stays out of the worst case; None: the threat the network is judged by.
-        eot: passes through a random network whose mean is attacked. fixed: its draws are held while it is attacked. An
-            attack with either meets random networks only.
-        bpda: the purifier in front of a network is passed by in the backward pass; meets networks with one only.
-        deterministic: meets networks without randomness only.
-        precision: of the network's layers while it is attacked; logits, losses, the images made and all verdicts
-            are float32.
-    """
-
-    function: Attack | None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    stored: str | None = None
-    threat: Threat | None = None
-    eot: int = 0
-    fixed: bool = False
-    bpda: bool = False
-    deterministic: bool = False
-    precision: str = "float32"
-
-    @property
-    def spatial(self) -> bool:
-        """Whether it moves pixels, so that no norm bounds it."""
-        return self.function in (stadv, rotate_translate)
-
-    @property
-    def kind(self) -> str:
-        """What the flags compare: iterative, one step or black box."""
-        if self.function in (None, square):
-            return BLACK_BOX
-        return ONE_STEP if self.function is fgsm or self.settings.get("steps") == 1 else ITERATIVE
-
-    @property
-    def draws(self) -> int:
-        """Passes whose mean is attacked; 0: the network is attacked as it is."""
-        rand = self.function is autoattack and self.settings.get("version") == "rand"
-        return self.eot or (EOT_DRAWS if rand else 0)
-
-    def meets(self, model: nn.Module, random: bool) -> bool:
-        """Whether this attack is meant for such a network."""
-        meant = not self.deterministic if random else not (self.draws or self.fixed)
-        return meant and (not self.bpda or hasattr(model, "purify"))
-
-    def seen(self, model: nn.Module, seed: int) -> tuple[nn.Module, Counter]:
-        """The network as this attack sees it, and the counter of what goes through it."""
-        counter = Counter(bpda(model.purify, model.classifier) if self.bpda else model)  # type: ignore[arg-type]
-        held = fixed(counter, seed) if self.fixed else counter
-        return (eot(held, self.draws) if self.draws else held), counter
-
-    def parts(self, threat: Threat) -> dict[str, Attack]:
-        """The attacks that this one consists of, by name; each is meant for what those before it left standing."""
-        if self.function is autoattack:
-            stages = ensemble(**{"version": "standard", **self.settings}, threat=threat)
-        else:
-            assert self.function is not None
-            stages = {"": partial(self.function, **self.settings)}
-        return {name: reduced(attack, self.precision) for name, attack in stages.items()}
-
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, generator: torch.Generator
-    ) -> Tensor:
-        """Adversarial images (n, c, h, w), by all parts in one."""
-        assert self.function is not None
-        attack = reduced(partial(self.function, **self.settings), self.precision)
-        return call(attack, model, images, labels, threat, generator=generator)
-
-
-def call(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, **given: Any) -> Tensor:
-    """Run `attack`, which is passed what it takes of `given`; fallen examples leave unless `early_stop` is off."""
-    takes = inspect.signature(attack).parameters
-    given = {"early_stop": True, **given}
-    if "early_stop" in takes and not given["early_stop"]:
-        given["restarts"] = 1  # a restart is for those that have not left
-    return attack(model, images, labels, threat, **{name: value for name, value in given.items() if name in takes})
-
-
-def reduced(attack: Attack, precision: str) -> Attack:
-    """`attack` on a network whose layers compute in `precision`; who falls in it falls once float32 agrees."""
-    if precision == "float32":
-        return attack
-
-    @wraps(attack)  # `call` looks at what the attack takes
-    def run(model: nn.Module, images: Tensor, *given: Any, **settings: Any) -> Tensor:
-        with torch.autocast(images.device.type, PRECISIONS[precision]):
-            return attack(model, images, *given, **settings)
-
-    return run
 
 
 @dataclass(frozen=True)
@@ -189,6 +74,10 @@ def plan_attack(raw: Mapping[str, Any], where: str) -> Planned:
         raise TurncoatError(f"params.yaml: {where}.threat: {name} moves pixels, no norm bounds it; leave it out")
     if planned.settings.get("compile") and (planned.draws or planned.fixed):
         raise TurncoatError(f"params.yaml: {where}.compile: not with eot or fixed, whose passes differ; leave one out")
+    if "average" in entry and not planned.draws:
+        raise TurncoatError(f"params.yaml: {where}.average: of what? It goes with eot only; leave it out")
+    if planned.alone and (planned.draws or planned.fixed or planned.bpda):
+        raise TurncoatError(f"params.yaml: {where}.alone: not with eot, fixed or bpda: the purifier is not seen at all")
     try:
         _try(planned)
     except (ValueError, TypeError) as error:
@@ -262,9 +151,11 @@ def _checked(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         checked["threat"] = Threat(given.norm, given.epsilon)
     if "eot" in entry and (type(entry["eot"]) is not int or entry["eot"] < 1):
         raise TurncoatError(f"params.yaml: {where}.eot: a number of passes, at least 1, wanted (got {entry['eot']!r})")
-    for key in ("fixed", "bpda", "deterministic"):
+    for key in ("fixed", "bpda", "alone", "deterministic"):
         if key in entry and entry[key] is not True:
             raise TurncoatError(f"params.yaml: {where}.{key}: true, or leave it out (got {entry[key]!r})")
+    if "average" in entry:
+        check_name(str(entry["average"]), AVERAGES, f"params.yaml: {where}.average")
     if "precision" in entry:
         check_name(str(entry["precision"]), PRECISIONS, f"params.yaml: {where}.precision")
     return checked

@@ -1,13 +1,13 @@
 """AToP's figures and table: images on their way through, the transforms, the draws and steps that an attack needs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from turncoat.reporting import analysis, style
 from turncoat.reporting.measures import Estimate, accuracy, error_bar
-from turncoat.reporting.record import Record
+from turncoat.reporting.statistics import wilson
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 from turncoat.reporting.table import Table
@@ -18,6 +18,8 @@ FILLS = {"purifier": "white", "atop": "#0072B2"}
 # What an arm of the comparison leaves as the paper has it; any other is an ablation.
 PLAIN = {"classifier": "baseline", "votes": 1, "shared_mask": False, "attack_through": "pipeline", "ce_weight": 0.05}
 PLAIN |= {"reconstruct": "clean", "gan_gradient": True}
+# Of a purifier, where params.yaml does not say.
+DEFAULTS: dict[str, Any] = {"network": "gated", "width": 32, "transform": "rt2"}
 
 
 def by_transform(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
@@ -37,15 +39,15 @@ def by_transform(study: Study, dataset: str, arms: Sequence[str], looks: Mapping
                     mark |= {"markerfacecolor": FILLS[phase], "markeredgewidth": 0.8, "elinewidth": 0.7}
                     axes.errorbar(place + shift, value.mean, yerr=error_bar(value), **mark)
         axes.set(title="clean" if metric == "clean" else "worst case", ylim=(0, 100), xlim=(-0.5, len(found) - 0.5))
-        axes.set_xticks(range(len(found)), [TRANSFORMS[name] for name in found])
+        axes.set_xticks(range(len(found)), list(_labels(found).values()))
     both[0].set_ylabel("accuracy (%)")
     for phase, label in PHASES.items():
         mark = {"color": FILLS["atop"], "marker": "o" if phase == "atop" else "s", "linestyle": "none"}
         both[0].plot([], [], label=label, markerfacecolor=FILLS[phase], **mark)
     style.legend(figure, both[0], columns=2)
     said = [
-        f"{TRANSFORMS[name]} {row['purifier', 'worst'].text} to {row['atop', 'worst'].text} %"
-        for name, row in values.items()
+        f"{' '.join(label.split())} {row['purifier', 'worst'].text} to {row['atop', 'worst'].text} %"
+        for label, row in zip(_labels(found).values(), values.values(), strict=True)
         if ("purifier", "worst") in row and ("atop", "worst") in row
     ]
     return figure, (
@@ -59,20 +61,24 @@ def transforms_table(study: Study, dataset: str, arms: Sequence[str]) -> Table |
     found = _pairs(study, dataset, arms)
     metrics = ["clean", *study.attacks(dataset), "worst"]
     rows = []
-    for name, row in found.items():
+    for kind, row in found.items():
         for phase, arm in row.items():
             values = [accuracy(study, dataset, arm, metric) for metric in metrics]
-            tuned = "yes" if phase == "atop" else "no"
-            rows.append([TRANSFORMS[name], tuned, arm, *(value.text if value else "–" for value in values)])
+            made_of = [TRANSFORMS[kind.transform], kind.purifier, "yes" if phase == "atop" else "no"]
+            rows.append([*made_of, arm, *(value.text if value else "–" for value in values)])
     if not any(len(row) > 1 for row in found.values()):
         return None
-    header = ["transform", "fine-tuned", "arm", *metrics]
+    header = ["transform", "purifier", "fine-tuned", "arm", *metrics]
     caption = f"AToP on {dataset}: each random transform without and with fine-tuning, accuracy in percent"
-    return Table(f"atop-transforms-{dataset}", caption, header, rows, align="lll" + "r" * len(metrics))
+    return Table(f"atop-transforms-{dataset}", caption, header, rows, align="llll" + "r" * len(metrics))
 
 
 def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """Accuracy under full-gradient PGD against its steps, one line for each number of draws; one panel an arm."""
+    """Accuracy under full-gradient PGD against its steps, one line for each number of draws; one panel an arm.
+
+    Bands are Wilson's intervals over the images: a little wide, for an image's share of right draws varies less than a
+    right or wrong does.
+    """
     found, shown = _analysed(study, dataset, arms)
     shown = [arm for arm in shown if found and len(found.told["arms"][arm]["draws"]) > 1]
     chosen = list(_leading(study, dataset, shown).values())
@@ -80,27 +86,35 @@ def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         return None
     from matplotlib import pyplot as plt
 
-    steps, n = found.told["steps"], found.told["n"]
+    n = found.told["n"]
     figure, panels = plt.subplots(1, len(chosen), figsize=(COLUMN, 2.3), sharey=True, squeeze=False)
-    ends = {}
+    said = []
     for axes, arm in zip(panels[0], chosen, strict=True):
-        draws = found.told["arms"][arm]["draws"]
-        right = found.arrays[f"right-{arm}"] / found.told["scored"]  # (draws, steps, images)
-        for count, line, dash, marker in zip(draws, right, style.DASHES, style.MARKERS, strict=False):
+        draws, steps = (found.told["arms"][arm][key] for key in ("draws", "steps"))
+        ends = []
+        for count, counts, dash, marker in zip(
+            draws, found.arrays[f"right-{arm}"], style.DASHES, style.MARKERS, strict=False
+        ):
+            line = [row.mean() / found.told["scored"] for row in counts if row.min() >= 0]
+            bands = [wilson(round(value * n), n) for value in line]
             look: dict[str, Any] = {"linestyle": dash, "marker": marker, "markersize": 3, "linewidth": 0.9}
             label = f"{count} draw{'s' * (count > 1)}"
-            axes.plot(range(len(steps)), 100 * line.mean(1), color=looks[arm].colour, label=label, **look)
-        ends[arm] = [100 * line[-1].mean() for line in right]
+            axes.plot(range(len(line)), [100 * value for value in line], color=looks[arm].colour, label=label, **look)
+            low, high = ([100 * bound for bound in bounds] for bounds in zip(*bands, strict=True))
+            axes.fill_between(range(len(line)), low, high, color=looks[arm].colour, alpha=0.12, linewidth=0)
+            off = f", the last doubling took off {100 * (line[-2] - line[-1]):.1f}" if len(line) > 1 else ""
+            end = f"{100 * line[-1]:.1f} ± {100 * bands[-1].half:.1f} % after {steps[len(line) - 1]} steps"
+            ends.append(f"{label} {end}{off}")
+        said.append(f"{arm}: {'; '.join(ends)}")
         axes.set_xticks(range(len(steps)), [str(step) for step in steps])
         axes.set(title=arm, xlabel="steps", ylim=(0, 100))
     panels[0, 0].set_ylabel("accuracy (%)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    said = "; ".join(f"{arm} ends at {', '.join(f'{value:.1f}' for value in values)} %" for arm, values in ends.items())
     return figure, (
         f"Accuracy of purified networks on {n} images of {dataset} (seed {found.seed}) under full-gradient PGD + EOT "
-        f"against its steps, for {', '.join(str(count) for count in draws)} draws; the mean of {found.told['scored']} "
-        f"scoring draws. After {steps[-1]} steps: {said}."
+        f"against its steps; the mean of {found.told['scored']} scoring draws, bands: Wilson's 95 % interval over the "
+        f"images of this one seed. In the end {'. '.join(said)}."
     )
 
 
@@ -145,19 +159,45 @@ def on_the_way(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
     )
 
 
-def _pairs(study: Study, dataset: str, arms: Sequence[str]) -> dict[str, dict[str, str]]:
-    """{transform: {phase: arm}}, of each the first arm of the study that leaves all else as the paper has it."""
-    found: dict[str, dict[str, str]] = {}
+class Kind(NamedTuple):
+    """What a purified network before fine-tuning and one after it must have in common."""
+
+    transform: str
+    purifier: str
+    width: int
+
+
+def _pairs(study: Study, dataset: str, arms: Sequence[str]) -> dict[Kind, dict[str, str]]:
+    """{kind: {phase: arm}}, of each the first arm of the study that leaves all else as the paper has it.
+
+    A fine-tuned arm is of the kind of the purifier that it began as, `pretrained.<its purifier>`.
+    """
+    found: dict[Kind, dict[str, str]] = {}
     for arm in arms:
-        plan = _record(study, dataset, arm).settings["arm"]
+        plan = study.plan(dataset, arm)
         plain = all(plan.get(key, value) == value for key, value in PLAIN.items())
         if plan["method"] in PHASES and plain and plan.get("attack", {}).get("steps", 1) == 1:
-            found.setdefault(plan["transform"], {}).setdefault(plan["method"], arm)
+            began = DEFAULTS | (study.settings.pretrained.get(plan["purifier"], {}) if "purifier" in plan else plan)
+            if _trained_under(began["transform"]) == _trained_under(plan["transform"]):
+                kind = Kind(plan["transform"], began["network"], began["width"])
+                found.setdefault(kind, {}).setdefault(plan["method"], arm)
     return {
-        name: {phase: found[name][phase] for phase in PHASES if phase in found[name]}
+        kind: {phase: row[phase] for phase in PHASES if phase in row}
         for name in TRANSFORMS
-        if name in found
+        for kind, row in found.items()
+        if kind.transform == name
     }
+
+
+def _trained_under(transform: str) -> str:
+    """The transform of the images that a purifier learns from: any one of the four of rt3 is one of rt2."""
+    return "rt2" if transform == "rt3" else transform
+
+
+def _labels(found: Mapping[Kind, Any]) -> dict[Kind, str]:
+    """The transform, and the purifier beside it where there are several kinds."""
+    several = len({(kind.purifier, kind.width) for kind in found}) > 1
+    return {kind: TRANSFORMS[kind.transform] + f"\n{kind.purifier}" * several for kind in found}
 
 
 def _values(study: Study, dataset: str, row: Mapping[str, str]) -> dict[tuple[str, str], Estimate]:
@@ -176,8 +216,6 @@ def _analysed(study: Study, dataset: str, arms: Sequence[str]) -> tuple[analysis
 def _leading(study: Study, dataset: str, arms: Sequence[str]) -> dict[str, str]:
     """{phase: arm} of the transform that the paper leads with, or of the first there is a fine-tuned purifier for."""
     pairs = _pairs(study, dataset, arms)
-    return next((pairs[name] for name in ("rt2", "rt1", "rt3", "none") if "atop" in pairs.get(name, {})), {})
-
-
-def _record(study: Study, dataset: str, arm: str) -> Record:
-    return study.of(dataset, arm)[0][1]
+    tuned = [(kind.transform, row) for kind, row in pairs.items() if "atop" in row]
+    best = sorted(tuned, key=lambda pair: (("rt2", "rt1", "rt3", "none").index(pair[0]), -len(pair[1])))
+    return best[0][1] if best else {}

@@ -174,19 +174,46 @@ def _optimizer(model: nn.Module, settings: TrainingSettings, compute: Compute) -
 
 
 def _count_passes(model: nn.Module, passes: dict[str, int]) -> None:
-    """Count the images sent forward and backward through the trained module, the attack's included."""
+    """Count the images sent forward and backward through the trained module, the attack's included.
+
+    What is called of it by itself counts where it is frozen, a classifier behind a purifier say: attacks and targets
+    need its passes. What trains and is called by itself is a part of a whole pass that is counted already.
+    """
+    within = {"depth": 0}  # calls of the whole under way; apart from `passes`, whose numbers no compiler may guard
 
     def backward(gradient: Tensor) -> None:
         passes["backward"] += len(gradient)
 
-    def forward(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+    def count(logits: Tensor) -> None:
         if not passes["counting"]:  # a look at the validation split is no cost of the method
             return
         passes["forward"] += len(logits)
         if logits.requires_grad:
             logits.register_hook(backward)
 
-    model.register_forward_hook(forward)
+    def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        within["depth"] += 1
+
+    def leave(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        within["depth"] -= 1
+        count(logits)
+
+    def alone(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        if not within["depth"]:
+            count(logits)
+
+    model.register_forward_pre_hook(enter)
+    model.register_forward_hook(leave)
+    for frozen in _frozen(model):
+        frozen.register_forward_hook(alone)
+
+
+def _frozen(module: nn.Module) -> list[nn.Module]:
+    """The largest parts none of whose weights trains."""
+    weights = [parameter.requires_grad for parameter in module.parameters()]
+    if weights and not any(weights):
+        return [module]
+    return [part for child in module.children() for part in _frozen(child)]
 
 
 def _state(

@@ -2,8 +2,19 @@
 
     python -m benchmarks [--peers PYTHON] [--model WEIGHTS --data FOLDER --epsilon E] [--quick]
 
-Needs a finished study in this folder (`make repro`): its PGD network is attacked and trained on.
-Writes reports/bench.json (all rounds, hardware, versions) and prints docs/performance.md's tables.
+Needs a finished study in this folder (`make repro`, or `python -m stages.bare` where there is no DVC): its PGD network
+is attacked and trained on. Writes reports/bench.json (all rounds, hardware, versions) and prints docs/performance.md's
+tables. Without --peers ours alone is timed.
+
+Three networks, each from a study of `study.datasets: [digits, mnist, cifar10]` with the arm `pgd`:
+
+    python -m benchmarks --peers PYTHON                                                            8x8, small_cnn
+    python -m benchmarks --peers PYTHON --model models/mnist/pgd/0/best.safetensors --data data/mnist \\
+        --epsilon 0.3 --images 100 --out reports/bench-mnist.json                                 28x28, small_cnn
+    python -m benchmarks --peers PYTHON --model models/cifar10/pgd/0/best.safetensors --data data/cifar10 \\
+        --epsilon 0.0313725 --images 16 --quick --compiled --out reports/bench-cifar10.json      32x32, ResNet-18
+
+All images given are one batch: on a CPU few will do for a ResNet-18; on a GPU take 128, the batch of its training.
 """
 
 import argparse
@@ -11,8 +22,9 @@ import json
 import platform
 import statistics
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +34,12 @@ from turncoat.files import read_json
 from turncoat.settings import load
 
 PEERS = ("torchattacks", "foolbox", "art")
+STUDYS = "adversarial training step, ours as the study trains, peers in float32"
 Results = dict[str, dict[str, list[Result]]]
 
 
-def attacks(given: argparse.Namespace) -> Results:
-    """PGD, AutoAttack and adversarial training steps by every library; then what ours alone does."""
+def attacks(given: argparse.Namespace) -> tuple[dict[str, Any], Results]:
+    """What it ran on; PGD, AutoAttack and adversarial training steps by every library; then what ours alone does."""
     pythons = {"turncoat": sys.executable} | (dict.fromkeys(PEERS, given.peers) if given.peers else {})
     workers = {name: Worker(name, python, given) for name, python in pythons.items()}
     rounds = 3 if given.quick else 9
@@ -35,11 +48,15 @@ def attacks(given: argparse.Namespace) -> Results:
         "PGD-10": {"attack": "pgd"},
         "PGD-100": {"attack": "pgd", "steps": 100, "step": 0.05, "early_stop": True},
         "adversarial training step": {"train": "pgd", "precision": "float32", "attack": "pgd"},
+        STUDYS: {"train": "pgd", "precision": "auto", "compile": "auto", "attack": "pgd"},
     }
     results: Results = {}
-    for title, job in jobs.items():
-        results[title] = compare(list(workers.values()), common | job, rounds, warm=1)
-        print(table(title, results[title], given.images) + "\n", flush=True)
+    about = workers["turncoat"].run({"about": True})
+    print(f"on {about['device']}\n", flush=True)
+    for key, job in jobs.items():
+        results[key] = compare(list(workers.values()), common | job, rounds, warm=1)
+        title = f"{key} ({_how(results[key]['turncoat'][0])})" if key == STUDYS else key
+        print(table(title, results[key], given.images) + "\n", flush=True)
     if not given.quick:
         able = [worker for name, worker in workers.items() if name in ENSEMBLES]
         results["AutoAttack standard"] = compare(able, common | {"attack": "autoattack"}, rounds=1, warm=0)
@@ -50,14 +67,14 @@ def attacks(given: argparse.Namespace) -> Results:
     results["training step of each arm"] = steps(ours, common, given, rounds)
     results["evaluation of a cell"] = evaluations(ours, common, 1 if given.quick else 3)
     ours.close()
-    return results
+    return about, results
 
 
 def steps(worker: Worker, common: dict[str, Any], given: argparse.Namespace, rounds: int) -> dict[str, list[Result]]:
     """The training step of each arm of the study, interleaved, and that of `pgd` in other precision and compiled."""
     wanted = {arm: {"train": arm, "precision": "float32"} for arm in dict.fromkeys(["pgd", *load().study.arms])}
     wanted["pgd, bfloat16"] = {"train": "pgd", "precision": "bfloat16"}
-    if not given.quick:
+    if given.compiled or not given.quick:
         wanted["pgd, compiled"] = {"train": "pgd", "precision": "float32", "compile": True}
         wanted["pgd, bfloat16, compiled"] = {"train": "pgd", "precision": "bfloat16", "compile": True}
     found: dict[str, list[Result]] = {name: [] for name in wanted}
@@ -98,15 +115,39 @@ def evaluations(worker: Worker, common: dict[str, Any], rounds: int) -> dict[str
     return {suite: runs}
 
 
+def _how(run: Result) -> str:
+    """How a step of ours was computed, in words."""
+    return f"{'float32' if run['bits'] == 32 else 'bfloat16'}, {'compiled' if run['compiled'] else 'not compiled'}"
+
+
+def _versions(*names: str) -> dict[str, str]:
+    """Versions of those that are installed."""
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", help="the interpreter of the environment that holds torchattacks, foolbox and ART")
-    parser.add_argument("--model", type=Path, default=Path("models/digits/pgd/0/best.safetensors"))
-    parser.add_argument("--data", type=Path, default=Path("data/digits"))
-    parser.add_argument("--epsilon", type=float, default=0.15)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("models/digits/pgd/0/best.safetensors"),
+        help="weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/digits"), help="a folder of data/ (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epsilon", type=float, default=0.15, help="linf radius, pixels in [0, 1] (default: %(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=200, help="test images, one batch (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each library (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no AutoAttack, no commands")
+    parser.add_argument("--compiled", action="store_true", help="with --quick: time compiled steps too; minutes")
     parser.add_argument("--out", type=Path, default=Path("reports/bench.json"))
     given = parser.parse_args()
     if not given.model.is_file() or not given.data.is_dir():
@@ -115,11 +156,11 @@ def main() -> None:
         "when": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": processor(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "dvc", "mlflow")},
+        "versions": _versions("torch", "torchvision", "dvc", "mlflow"),
         "settings": {key: str(value) for key, value in vars(given).items()},
     }
     print(f"{found['when']}, {found['processor']}, {given.threads} thread(s), {given.model}, linf {given.epsilon:g}\n")
-    found["attacks"] = attacks(given)
+    found["on"], found["attacks"] = attacks(given)
     if not given.quick:
         found["commands"] = commands()
     given.out.parent.mkdir(parents=True, exist_ok=True)

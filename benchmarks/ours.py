@@ -19,15 +19,17 @@ from torch.utils.flop_counter import flop_registry
 from turncoat import attacks
 from turncoat.attacks import Threat
 from turncoat.attacks.losses import objective
-from turncoat.data.batches import Batch, DeviceSplit
+from turncoat.data.batches import DeviceSplit
 from turncoat.evaluation import build_suite, evaluate
 from turncoat.evaluation.records import evaluation_cost
-from turncoat.methods import METHODS, Method, Task, arm_settings
+from turncoat.methods import METHODS, Method, Task, arm_settings, schedule
 from turncoat.settings import Settings, load
-from turncoat.training import resolve
+from turncoat.training import loop, resolve
+from turncoat.training.average import Average
 from turncoat.training.compiled import compiled_forward, passing
 
 Job = dict[str, Any]
+BITS = {"float32": 32.0, "bfloat16": 16.0}
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the matrices whose product stands for the device's speed
 
 
@@ -47,48 +49,55 @@ class Multiplications(TorchDispatchMode):
 
 
 class Step:
-    """The training step of an arm as the training loop takes it, on one batch: the images given, or the arm's part."""
+    """The training step of an arm: an epoch of one batch by the training loop itself, augmentation, gradient norm and
+    weight average included; on the images given, or on the arm's part of them.
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> None:
+    Args:
+        split: on the device of `model`. dataset: its name in params.yaml. size: of the whole training split, which
+            decides whether `compile: auto` compiles.
+        job: see worker.py; `precision` and `compile` may be "auto", which is then what the study trains with.
+    """
+
+    def __init__(self, model: nn.Module, split: DeviceSplit, dataset: str, size: int, job: Job) -> None:
         settings = load()
-        self.compute = replace(resolve(settings.compute), precision=job["precision"], compile=job.get("compile", False))
-        self.method, seen = _prepared(settings, job["train"], "arms", model, images, labels, job["epsilon"])
+        self.method, self.split = _prepared(settings, job["train"], "arms", model, split, job["epsilon"])
+        plan = schedule(settings, dataset, job["train"])
+        compute = resolve(settings.compute)
+        precision = compute.precision if job["precision"] == "auto" else job["precision"]
+        compute = replace(compute, device=split.labels.device, precision=precision, compile=job.get("compile", False))
+        self.compute = compute.for_run(plan.epochs * size * (1 + self.method.attack_steps))
+        # a rate at which the network is still the same one after all rounds
+        self.plan = plan.model_copy(update={"batch_size": len(self.split), "lr": 1e-3})
         model = self.method.model
-        self.images, self.labels = seen.floats(), seen.labels
-        self.optimizer = torch.optim.SGD(
-            [weight for weight in model.parameters() if weight.requires_grad],
-            1e-3, momentum=0.9, nesterov=True, fused=True,
-        )  # fmt: skip
+        self.optimizer = loop._optimizer(model, self.plan, self.compute)
+        self.averaged = Average(model, plan.ema) if plan.ema else None
         plain: Callable[..., Tensor] = model.forward
-        self.forward = compiled_forward(model, images.device) if self.compute.compile else plain
+        self.forward = compiled_forward(model, split.labels.device) if self.compute.compile else plain
         with Multiplications() as counted:
             self.take(0)  # the first run, which does not count
         self.flop = counted.flop
         if self.compute.compile:
             with passing(model, self.forward):
-                self.take(0)
+                for _ in range(2):  # graphs are captured at the second
+                    self.take(0)
 
     def take(self, seed: int) -> None:
-        """One step."""
-        source = torch.Generator(self.images.device).manual_seed(seed)
-        places = torch.arange(len(self.labels), device=self.labels.device)
-        self.method.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.compute.autocast():
-            loss, _ = self.method.loss(Batch(self.images, self.labels, places, source))
-        loss.backward()
-        self.method.before_step()
-        self.optimizer.step()
+        """One step; the host reads its loss at the end, as the loop does at the end of an epoch."""
+        passes = {"counting": 0, "images": 0}
+        loop._epoch(self.method, self.split, self.plan, self.compute, self.optimizer, self.averaged, seed, 0, 1, passes)
 
     def run(self, seed: int) -> dict[str, float]:
-        """Seconds of one step; its images, FLOP, share of a matrix product's speed, and on CUDA the most bytes held."""
-        cuda = self.images.is_cuda
+        """Seconds of one step; its images, FLOP, share of a matrix product's speed, bits of its arithmetic, whether it
+        was compiled, and on CUDA the most bytes held."""
+        device = self.split.labels.device
+        cuda = device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         with passing(self.method.model, self.forward):
-            seconds = timed(lambda: self.take(seed), self.images.device)
-        found = {"seconds": seconds, "images": len(self.labels), "flop": float(self.flop)}
-        found["utilisation"] = self.flop / seconds / product_speed(self.images.device, self.compute.precision)
+            seconds = timed(lambda: self.take(seed), device)
+        found = {"seconds": seconds, "images": len(self.split), "flop": float(self.flop)}
+        found |= {"bits": BITS[self.compute.precision], "compiled": float(self.compute.compile is True)}
+        found["utilisation"] = self.flop / seconds / product_speed(device, self.compute.precision)
         return found | ({"bytes": float(torch.cuda.max_memory_allocated())} if cuda else {})
 
 
@@ -140,20 +149,19 @@ def product_speed(device: torch.device, precision: str) -> float:
 
 
 def _prepared(
-    settings: Settings, arm: str, section: Any, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float
+    settings: Settings, arm: str, section: Any, model: nn.Module, split: DeviceSplit, epsilon: float
 ) -> tuple[Method[Any], DeviceSplit]:
     """An arm's method on a copy of `model`; what it builds on is as a fresh network of that kind."""
     plan = arm_settings(settings, arm, section)
-    split = DeviceSplit((images * 255).to(torch.uint8), labels)
     foundation = {}
     for name in plan.builds_on:
-        builder, _ = _prepared(settings, name, "pretrained", model, images, labels, epsilon)
+        builder, _ = _prepared(settings, name, "pretrained", model, split, epsilon)
         foundation[name] = builder.deploy(builder.model)
     task = Task(Threat("linf", epsilon), int(model.spec["classes"]), foundation)  # type: ignore[index, call-overload]
     method = METHODS[plan.method](plan.model_copy(update={"start": "baseline"}), task)
     network = copy.deepcopy(model).requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     seen = method.prepare(network, split, 0)
-    method.model.to(images.device)
+    method.model.to(split.labels.device)
     return method, seen
 
 

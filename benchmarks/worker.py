@@ -2,12 +2,15 @@
 
     {"attack": "pgd" | "autoattack", "steps": 10, "epsilon": 0.15, "seed": 0}
     -> {"seconds": ..., "robust": ..., "forward": ..., "backward": ...}  (passes an image)
-    {"train": "pgd" | of ours any arm of params.yaml, "precision": "float32" | "bfloat16", "compile": false, ...}
+    {"train": "pgd" | of ours any arm of params.yaml, "precision": "float32" | "bfloat16" | "auto",
+     "compile": false | true | "auto", ...}  (a peer's step is float32 and plain, whatever these two say)
     -> {"seconds": ..., "images": ...}  for one training step on all images given, or on the arm's part of them
     {"evaluate": a suite of params.yaml, "epsilon": 0.15, "seed": 0}  (ours alone)
     -> {"seconds": ..., "least": ..., ...}  for the evaluation of the network, and for its passes alone
+    {"about": true} -> {"device": "NVIDIA H200", "torch": "2.11.0"}
 
-Every library gets the same network, images and budget, and is judged by the same float32 forward pass.
+Every library gets the same network, images and budget, computes float32 in full (no TF32), and is judged by the same
+float32 forward pass.
 """
 
 import argparse
@@ -25,6 +28,8 @@ from benchmarks import ours
 from turncoat import attacks, data, models
 from turncoat.attacks import Counter, Threat
 from turncoat.data.batches import resident
+from turncoat.settings import load
+from turncoat.training import resolve
 
 Job = dict[str, Any]
 Attack = Callable[[nn.Module, Tensor, Tensor, Job], Tensor]
@@ -87,7 +92,7 @@ def art(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
 
 
 LIBRARIES: dict[str, Attack] = {"turncoat": turncoat, "torchattacks": torchattacks, "foolbox": foolbox, "art": art}
-STEPS: dict[tuple[str, str, bool], ours.Step] = {}  # prepared once, as a training is
+STEPS: dict[tuple[str, str, object], ours.Step] = {}  # prepared once, as a training is
 
 
 def _classes(model: nn.Module) -> int:
@@ -105,17 +110,29 @@ def main() -> None:
     given = parser.parse_args()
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with the answers
     torch.set_num_threads(given.threads)
+    if given.library == "turncoat":
+        resolve(load().compute)  # as a stage does: the same numbers for the same seed, for attacks too
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # by default convolutions may
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = models.load(given.model, device)
-    test = data.load(given.data).test
-    split = resident(test.images[: given.images], test.labels[: given.images], device)
+    stored = data.load(given.data)
+    split = resident(stored.test.images[: given.images], stored.test.labels[: given.images], device)
     images, labels = split.floats(), split.labels
     for line in sys.stdin:
         job = json.loads(line)
-        if "evaluate" in job:
+        if "about" in job:
+            name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+            result: dict[str, Any] = {"device": name, "torch": torch.__version__}
+        elif "evaluate" in job:
             result = ours.evaluation(model, images, labels, job)
         elif "train" in job:
-            result = _train(given.library, model, images, labels, job)
+            if given.library == "turncoat":
+                key = (job["train"], job["precision"], job.get("compile", False))
+                if key not in STEPS:
+                    STEPS[key] = ours.Step(model, split, stored.name, len(stored.train.labels), job)
+                result = STEPS[key].run(job["seed"])
+            else:
+                result = _train(given.library, model, images, labels, job)
         else:
             result = _attack(given.library, model, images, labels, job)
         print(json.dumps(result), file=answers, flush=True)
@@ -135,12 +152,7 @@ def _attack(library: str, model: nn.Module, images: Tensor, labels: Tensor, job:
 
 
 def _train(library: str, model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> dict[str, float]:
-    """One step of training: ours as the training loop takes it, a peer's attack and then the plain PyTorch step."""
-    if library == "turncoat":
-        key = (job["train"], job["precision"], job.get("compile", False))
-        if key not in STEPS:
-            STEPS[key] = ours.Step(model, images, labels, job)
-        return STEPS[key].run(job["seed"])
+    """One step of training with a peer: its attack, then the plain PyTorch step, in float32."""
     model = copy.deepcopy(model).requires_grad_(True).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
 

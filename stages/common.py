@@ -114,7 +114,7 @@ class Work:
 
 
 def phases(study: "StudySettings") -> list[list[list[Work]]]:
-    """The study up to its records: phases one after the other, of chains that may run side by side."""
+    """The study up to its report: phases one after the other, of chains that may run side by side."""
     pairs = [(dataset, seed) for dataset in study.datasets for seed in study.seeds]
     cells = [(dataset, arm, seed) for seed in study.seeds for dataset in study.datasets for arm in study.arms]
     return [
@@ -122,6 +122,7 @@ def phases(study: "StudySettings") -> list[list[list[Work]]]:
         [[Work("baseline", dataset, None, seed)] for dataset, seed in pairs],
         [[Work(stage, dataset, None, seed)] for stage in ("perturb", "pretrain") for dataset, seed in pairs],
         [[Work(stage, dataset, arm, seed) for stage in ("finetune", "evaluate")] for dataset, arm, seed in cells],
+        [[Work("analyse", dataset)] for dataset in study.datasets],
     ]
 
 

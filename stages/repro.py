@@ -28,7 +28,6 @@ def main() -> None:
     study, at_once = load().study, workers()
     plan = [[["inputs"]]]
     plan += [[[str(work) for work in chain] for chain in phase] for phase in phases(study)]
-    plan.append([[f"analyse@{dataset}"] for dataset in study.datasets])
     changed: set[str] = set()
     for phase in plan:
         if not all(changed.intersection(chain) for chain in phase):  # else a fresh study: nothing to ask DVC

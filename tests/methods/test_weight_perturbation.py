@@ -1,6 +1,7 @@
 """AWP: weights move by gamma and come back bit by bit; the gradient that trains is the one at the perturbed weights."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,6 +69,22 @@ def test_the_gradient_is_that_at_the_perturbed_weights(name):
     for key, parameter in twin.model.named_parameters():
         torch.testing.assert_close(found[key].double(), parameter.grad, rtol=1e-2, atol=1e-4)
     assert all(torch.equal(value, original[key]) for key, value in made.model.named_parameters())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_in_every_precision_the_perturbed_weights_are_what_is_trained_on(precision):
+    compute = replace(resolve(ComputeSettings(device="cpu")), precision=precision)
+
+    def gradient(**settings):
+        made = method("pgd", network(steps=2), **settings)
+        with compute.autocast():
+            loss, _ = made.loss(batch_of())
+        loss.backward()
+        made.before_step()
+        return torch.cat([weight.grad.flatten() for weight in made.model.parameters()])
+
+    plain, perturbed = gradient(), gradient(awp=0.05)
+    assert (perturbed - plain).norm() > 0.3 * plain.norm()
 
 
 def test_running_statistics_move_once_a_pass_of_training():

@@ -201,6 +201,29 @@ def test_every_method_trains_compiled_as_it_does_plainly(afresh, arm):
         torch.testing.assert_close(compiled.last[name], value, atol=1e-4, rtol=1e-4)
 
 
+# Reads of the device by the host, and copies of the host's numbers to it; `aten::nonzero` waits to know how many.
+WAITS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::lift_fresh"}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_no_call_of_a_training_step_would_make_a_device_wait(arm, monkeypatch):
+    """On the CPU, by the names of what is called; what the GPU itself says is the last test's."""
+    from torch.profiler import profile
+
+    batches, called = loop_module.batches, set()
+
+    def watched(*given):
+        for batch in batches(*given):
+            with profile(acc_events=True) as seen:
+                yield batch
+            called.update(event.name for event in seen.events())
+
+    monkeypatch.setattr(loop_module, "batches", watched)
+    trained(arm, CPU, COMPUTE)
+    assert "aten::convolution" in called, "nothing was seen"
+    assert not called & WAITS
+
+
 @on_a_gpu
 @pytest.mark.parametrize("arm", ARMS)
 def test_captured_graphs_train_as_plain_passes_do(afresh, monkeypatch, arm):
@@ -214,7 +237,7 @@ def test_captured_graphs_train_as_plain_passes_do(afresh, monkeypatch, arm):
 
 
 @on_a_gpu
-@pytest.mark.parametrize("arm", ["standard", "pgd", "trades", "mart", "advamd"])
+@pytest.mark.parametrize("arm", ARMS)
 def test_nothing_in_a_training_step_waits_for_the_host(arm):
     compute = replace(resolve(ComputeSettings(device="cuda", precision="float32")), compile=False)
     trained(arm, CUDA, compute)  # what is set up at the first use may wait

@@ -50,6 +50,24 @@ def test_logits_and_loss_are_float32(arm):
     assert {weight.grad.dtype for weight in network.parameters()} == {torch.float32}
 
 
+def test_on_a_gpu_results_are_determinate_and_memory_is_not_filled_for_it(monkeypatch):
+    """As if there were a GPU: torch's switch for determinism alone writes NaN into every new tensor."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        assert resolve(ComputeSettings()).precision == "bfloat16"
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
 @pytest.mark.slow
 def test_bfloat16_training_stands_as_float32_training_does(tmp_path):
     """PGD training on digits, three seeds, PGD-20 on the test images. Measured: 69.4 against 69.3 %; a seed's

@@ -81,7 +81,7 @@ def camera(images: Tensor, severity: int, generator: torch.Generator | None = No
     curved = images ** level((1.1, 1.25, 1.4, 1.6, 1.8), severity)
     warmth = level((0.04, 0.08, 0.12, 0.18, 0.25), severity)
     gains = [1 + warmth, 1.0, 1 - warmth] if images.shape[1] == 3 else [1 - warmth] * images.shape[1]
-    return (curved * curved.new_tensor(gains).view(1, -1, 1, 1)).clamp(0, 1)
+    return torch.stack([channel * gain for channel, gain in zip(curved.unbind(1), gains, strict=True)], 1).clamp(0, 1)
 
 
 SHIFTS: dict[str, Shift] = {

@@ -140,7 +140,9 @@ class Rat(Method[RatSettings]):
         if self.settings.perturbation == "attack":
             return attack(self.model, batch, self.task.threat, self.settings.attack)
         bank = self.model.get_buffer("perturbations")
-        chosen = torch.multinomial(self.allowed[batch.labels], 1, generator=batch.generator)[:, 0]
+        # torch.multinomial's own draw, less its checks of the weights, for which the host would wait for the device
+        weights = self.allowed[batch.labels]
+        chosen = (weights / torch.empty_like(weights).exponential_(generator=batch.generator)).argmax(1)
         if self.settings.refresh:
             self._refresh(bank, chosen, batch)
         return (batch.images + bank[chosen]).clamp(0, 1)

@@ -7,6 +7,9 @@ times the length of its weights; the gradient that trains is taken there, and th
 
 The authors put the weights back after the optimiser's step. The order matters for weight decay only, which here acts
 on the weights themselves. Their weights come back by subtraction, up to rounding; here they come back exactly.
+
+Autocast keeps the reduced copy that it made of a weight and does not see that the weight changed: each change drops
+those copies, or the second pass would be the first one again.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,12 +41,14 @@ class WeightPerturbation:
             steps = [self.gamma * length / (slope + 1e-20) for length, slope in zip(lengths, slopes, strict=True)]
             for weight, gradient, step in zip(self.weights, gradients, steps, strict=True):
                 weight.addcmul_(gradient, step)
+        torch.clear_autocast_cache()
 
     def restore(self) -> None:
         """Put the weights back bit by bit; nothing happens where they are not perturbed."""
         with torch.no_grad():
             for weight, before in zip(self.weights, self.saved, strict=False):
                 weight.copy_(before)
+        torch.clear_autocast_cache()
         self.saved = []
 
 

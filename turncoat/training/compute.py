@@ -25,7 +25,11 @@ class Compute:
     compile: Switch
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which a training step runs."""
+        """The context in which a training step runs.
+
+        It keeps the reduced copy of a weight from one pass to the next: a method that moves weights within its loss
+        calls `torch.clear_autocast_cache` (see weight_perturbation.py).
+        """
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
@@ -65,6 +69,9 @@ def resolve(settings: ComputeSettings) -> Compute:
         # cuBLAS is deterministic only with a fixed workspace, which it reads from the environment at its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # That also fills all memory with NaN before it is written to: a kernel for each tensor, some 350 in a step of a
+        # ResNet-18. It is for code that reads what it never wrote.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False  # else convolutions in "float32", of verdicts too, keep ten bits
     else:  # sums are added in one order, whoever starts the stage

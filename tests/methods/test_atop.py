@@ -104,7 +104,7 @@ def test_fine_tuning_by_hand(through, reconstruct):
     target = batch.images if reconstruct == "clean" else adversarial
     l1 = (purified - target).abs().mean()
     ce = functional.cross_entropy(pipeline.classifier(purified), batch.labels)
-    assert float(loss) == pytest.approx(float(l1 + 0.2 * ce), rel=1e-4)
+    assert loss.item() == pytest.approx((l1 + 0.2 * ce).item(), rel=1e-4)
     assert float(parts["l1"]) == pytest.approx(float(l1), rel=1e-4)
     assert float(parts["ce"]) == pytest.approx(float(ce), rel=1e-4)
 

@@ -105,8 +105,8 @@ def test_fine_tuning_by_hand(through, reconstruct):
     l1 = (purified - target).abs().mean()
     ce = functional.cross_entropy(pipeline.classifier(purified), batch.labels)
     assert loss.item() == pytest.approx((l1 + 0.2 * ce).item(), rel=1e-4)
-    assert float(parts["l1"]) == pytest.approx(float(l1), rel=1e-4)
-    assert float(parts["ce"]) == pytest.approx(float(ce), rel=1e-4)
+    assert parts["l1"].item() == pytest.approx(l1.item(), rel=1e-4)
+    assert parts["ce"].item() == pytest.approx(ce.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["purifier", "atop"])

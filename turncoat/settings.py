@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from turncoat.errors import TurncoatError
@@ -210,11 +210,6 @@ class DatasetSettings(Strict):
     finetuning: TrainingSettings
 
 
-SECOND_LOOK = "second-look-"  # begins the names of the attacks that a flag calls in
-# What a record and examples.npz hold of every network: no attack may go by such a name.
-TAKEN = ("clean", "confidence", "corruptions", "index", "label", "prediction", "shifts", "universal", "worst")
-
-
 class SuiteSettings(Strict):
     """Named attacks with their settings, and how many test images they meet."""
 
@@ -226,14 +221,6 @@ class SuiteSettings(Strict):
     corruptions: list[str] = Field([], description="names of common corruptions")
     severities: list[Annotated[int, Field(ge=1, le=5)]] = Field([1, 2, 3, 4, 5], min_length=1)
     universal: dict[str, Any] = Field({}, description="form: deepfool or sgd, and its settings; {}: none are made")
-
-    @field_validator("attacks")
-    @classmethod
-    def _names_are_free(cls, attacks: dict[str, Any]) -> dict[str, Any]:
-        for name in attacks:
-            if name in TAKEN or name.startswith((SECOND_LOOK, "worst-")):
-                raise ValueError(f"the name {name} is taken, for a measurement of every network; choose another")
-        return attacks
 
     @model_validator(mode="after")
     def _universal_has_a_form(self) -> Self:

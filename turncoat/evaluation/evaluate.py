@@ -16,11 +16,12 @@ from turncoat.attacks import Threat, pgd
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import flags, probes
 from turncoat.evaluation.journal import Journal
+from turncoat.evaluation.planned import Planned
 from turncoat.evaluation.results import Evaluation, Outcome, counted
 from turncoat.evaluation.runner import Runner
 from turncoat.evaluation.scenes import scenes
 from turncoat.evaluation.second_look import Logarithm, looks, second_look
-from turncoat.evaluation.suite import Planned, Suite, plan_suite
+from turncoat.evaluation.suite import Suite, plan_suite
 
 CURVE = Planned(pgd, {"steps": 20})  # the attack of the security curve
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from turncoat.attacks import apgd, autoattack, pgd
+from turncoat.evaluation.planned import Planned
 from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, ONE_STEP, Bools, Evaluation, Flag
-from turncoat.evaluation.suite import Planned
 
 DEVIATION = 1e-6  # of the largest logit, between two passes over the same batch
 SUM_TO_ONE = 1e-3  # rows of probabilities do, to this

@@ -9,9 +9,9 @@ from turncoat.attacks import Threat, apgd, attacked, input_gradient, pgd
 from turncoat.attacks.losses import ce, dlr
 from turncoat.evaluation.closed_form import NearestMean, can_fall
 from turncoat.evaluation.journal import Journal, packed, unpacked
+from turncoat.evaluation.planned import Planned
 from turncoat.evaluation.results import Bools
 from turncoat.evaluation.runner import Runner
-from turncoat.evaluation.suite import Planned
 from turncoat.randomness import generator
 
 PROBED = 100  # images; enough for a yes or no

@@ -12,6 +12,10 @@ Bools = NDArray[np.bool_]
 Shares = NDArray[np.float64]
 DRAWS = 20  # of a random network: by them its attacks are compared; the verdict is of a draw beside them
 ITERATIVE, ONE_STEP, BLACK_BOX = "iterative", "one step", "black box"  # kinds of attack
+# What a record and examples.npz hold of every network, and what begins the names of attacks that a flag calls in and of
+# worst cases under a foreign threat: no attack of a suite may go by such a name.
+TAKEN = ("clean", "confidence", "corruptions", "index", "label", "prediction", "shifts", "universal", "worst")
+SECOND_LOOK, WORST_UNDER = "second-look-", "worst-"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Evaluation:
         found: dict[str, list[str]] = {}
         for name, threat in self.threats.items():
             if threat is not None:
-                found.setdefault(f"worst-{threat['norm']}-{threat['epsilon']:.4g}", []).append(name)
+                found.setdefault(f"{WORST_UNDER}{threat['norm']}-{threat['epsilon']:.4g}", []).append(name)
         return found
 
     def worst_of(self, names: Sequence[str]) -> Bools:

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from turncoat.attacks import Threat, apgd, pgd, square
 from turncoat.evaluation.flags import points
-from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, Evaluation
+from turncoat.evaluation.planned import Planned
+from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, SECOND_LOOK, Evaluation
 from turncoat.evaluation.runner import Runner
-from turncoat.evaluation.suite import Planned
-from turncoat.settings import SECOND_LOOK
 
 
 def looks(random: bool) -> dict[str, Planned]:

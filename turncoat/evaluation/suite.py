@@ -13,6 +13,7 @@ from turncoat.attacks import ATTACKS, CORRUPTIONS, SHIFTS, Threat, pgd, universa
 from turncoat.attacks.shifts import SEVERITIES
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.planned import PRECISIONS, Attack, Planned
+from turncoat.evaluation.results import SECOND_LOOK, TAKEN, WORST_UNDER
 from turncoat.settings import Auto, SuiteSettings, ThreatSettings, validate
 
 # What the evaluation itself passes to an attack.
@@ -89,8 +90,12 @@ def build_suite(name: str, settings: SuiteSettings) -> Suite:
     """The suite that params.yaml describes under `suites.<name>`.
 
     Raises:
-        TurncoatError: as `plan_attack`, or a radius of the security curve that is not above 0.
+        TurncoatError: as `plan_attack`, the name of a measurement, or a radius of the security curve not above 0.
     """
+    for key in settings.attacks:
+        if key in TAKEN or key.startswith((SECOND_LOOK, WORST_UNDER)):
+            where = f"params.yaml: suites.{name}.attacks"
+            raise TurncoatError(f"{where}: the name {key} is taken, for a measurement of every network; choose another")
     attacks = {key: plan_attack(raw, f"suites.{name}.attacks.{key}") for key, raw in settings.attacks.items()}
     if any(not 0 < factor < float("inf") for factor in settings.epsilons):
         raise TurncoatError(f"params.yaml: suites.{name}.epsilons: radii in units of epsilon must be above 0")

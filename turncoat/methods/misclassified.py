@@ -50,9 +50,8 @@ class Misclassified(Method[MisclassifiedSettings]):
         reference = train_reference(network, train, self.settings.reference, self.task, seed, self.settings.attack)
         found = margins(reference, train)
         self.chosen = choose(found, self.settings.subset, self.settings.share, seed)
-        self.misclassified = (
-            (found[self.chosen] <= 0).float().mean()
-        )  # of the chosen: all, unless the subset was filled up
+        # of the chosen: all of them, unless the subset was filled up
+        self.misclassified = (found[self.chosen] <= 0).float().mean()
         return train
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:

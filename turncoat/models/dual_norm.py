@@ -13,14 +13,16 @@ statistics, so they get an auxiliary batch norm, and only the main one is used a
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 MAIN = "main"
 SPLITS = ("full", "statistics", "affine")
+Norm = TypeVar("Norm", bound=nn.Module)
 
 
 class Route:
@@ -113,40 +115,40 @@ def split_norms(network: nn.Module, branches: Sequence[str], split: str = "full"
     if MAIN not in branches:
         raise ValueError(f"branches: {MAIN!r} is missing: it is the one that is deployed")
     route = Route()
-    norms = [(path, norm) for path, norm in _places(network) if isinstance(norm, nn.BatchNorm2d)]
+    norms = _places(network, nn.BatchNorm2d)
     if not norms:
         raise ValueError(f"{type(network).__name__} holds no BatchNorm2d: there is nothing to split")
     for path, norm in norms:
         if split != "full" and not norm.affine:
             raise ValueError(f"split: {path} has no affine parameters to share or split; choose full")
-    made = {id(norm): SplitBatchNorm(norm, branches, split, route) for norm in {id(n): n for _, n in norms}.values()}
-    for path, norm in norms:
-        _put(network, path, made[id(norm)])
+    _replace(network, norms, lambda norm: SplitBatchNorm(norm, branches, split, route))
     return route
 
 
-def _places(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every module below `network` by its path, one that stands in several places at each of them.
+def _places(network: nn.Module, kind: type[Norm]) -> list[tuple[str, Norm]]:
+    """Every module of that kind below `network` by its path, one that stands in several places at each of them.
 
     `named_children` and `modules` tell a shared module's first place alone.
     """
-    return [(path, module) for path, module in network.named_modules(remove_duplicate=False) if path]
+    every = network.named_modules(remove_duplicate=False)
+    return [(path, module) for path, module in every if path and isinstance(module, kind)]
 
 
-def _put(network: nn.Module, path: str, module: nn.Module) -> None:
-    """Set the module that stands at a path."""
-    parent, _, name = path.rpartition(".")
-    setattr(network.get_submodule(parent), name, module)
+def _replace(network: nn.Module, norms: list[tuple[str, Norm]], make: Callable[[Norm], nn.Module]) -> None:
+    """Put what is made of each norm in its places; it is made once, and shared where the norm was."""
+    made: dict[int, nn.Module] = {}
+    for path, norm in norms:
+        if id(norm) not in made:
+            made[id(norm)] = make(norm)
+        parent, _, name = path.rpartition(".")
+        setattr(network.get_submodule(parent), name, made[id(norm)])
 
 
 def extract(network: nn.Module, branch: str = MAIN) -> nn.Module:
     """A copy of `network` with plain batch norm, as images of that branch see it; what is not split is copied as is."""
     plain = copy.deepcopy(network)
     plain.zero_grad(set_to_none=True)
-    splits = [(path, norm) for path, norm in _places(plain) if isinstance(norm, SplitBatchNorm)]
-    made = {id(norm): norm.plain(branch) for norm in {id(n): n for _, n in splits}.values()}
-    for path, norm in splits:
-        _put(plain, path, made[id(norm)])
+    _replace(plain, _places(plain, SplitBatchNorm), lambda norm: norm.plain(branch))
     return plain
 
 

@@ -1,15 +1,16 @@
 """What the other stages depend on, in a form that DVC reads fast.
 
 Writes data/code/<name>.json: the checksum of every file and folder that the stage's results rest on, so that an edit of
-the library re-runs what it may have changed; and data/settings.json: params.yaml as JSON. DVC reads params and writes
-dvc.lock anew for every stage: with YAML and the folders themselves that cost seconds a cell.
+the library re-runs what it may have changed; and data/settings.json: params.yaml as JSON, merged with the papers' arms,
+and the arms with all their defaults. DVC reads params and writes dvc.lock anew for every stage: with YAML and the
+folders themselves that cost seconds a cell.
 """
 
 from pathlib import Path
 
 from stages.common import parse, run
 from turncoat.files import checksum, write_json
-from turncoat.settings import load, read_yaml
+from turncoat.settings import load
 
 FOLDER = Path("data/code")
 SETTINGS = ("turncoat/settings.py", "turncoat/randomness.py", "stages/common.py")
@@ -38,8 +39,13 @@ RESTS_ON = {
 
 def main() -> None:
     parse(__doc__)
-    load()  # a wrong setting stops here, before anything runs
-    write_json(Path("data/settings.json"), read_yaml("params.yaml"))
+
+    from turncoat.papers.check import check
+    from turncoat.papers.told import FILE, told
+
+    settings = load()
+    check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
+    write_json(FILE, told(settings))
     FOLDER.mkdir(parents=True, exist_ok=True)
     for stage, paths in RESTS_ON.items():
         write_json(FOLDER / f"{stage}.json", {path: checksum(path) for path in sorted(paths)})

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import synthetic
+from tests.reporting import synthetic
 
 from turncoat.reporting import report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic
+from tests.reporting import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic
+from tests.reporting import synthetic
 from conftest import ARMS, build  # type: ignore[import-not-found]
 from scipy import stats
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import synthetic
+from tests.reporting import synthetic
 
 from turncoat.errors import TurncoatError
 from turncoat.reporting.measures import accuracy, curve, summary

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import synthetic
+from tests.reporting import synthetic
 from scipy import stats
 
 from turncoat.reporting import measures, paper_figures, rat_figures, rat_tables, reverse_figures, reverse_tables

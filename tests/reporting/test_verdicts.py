@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import synthetic
+from tests.reporting import synthetic
 
 from turncoat.attacks import autoattack, pgd
 from turncoat.errors import TurncoatError

@@ -13,7 +13,7 @@ from tests.methods.small import TASK, adversarial, batch_of, double, gradients, 
 from turncoat import models
 from turncoat.errors import TurncoatError
 from turncoat.methods import METHODS, arm_settings, schedule
-from turncoat.methods.advamd import along, learning_ratio
+from turncoat.papers.advamd.method import along, learning_ratio
 from turncoat.models.dual_norm import SplitBatchNorm, branch_gap, extract
 from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings, load
 from turncoat.training import fit, resolve

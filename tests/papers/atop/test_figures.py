@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import synthetic
+from tests.reporting import synthetic
 
 from turncoat.files import write_json
 from turncoat.methods import arm_settings
-from turncoat.methods.purifying import PurifierSettings
+from turncoat.papers.atop.purifying import PurifierSettings
 from turncoat.reporting import atop_figures, claims
 from turncoat.reporting.study import Study
 from turncoat.settings import load, validate

@@ -13,7 +13,7 @@ from turncoat.data.batches import resident
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import evaluate
 from turncoat.methods import METHODS, Task, arm_settings, check_arms
-from turncoat.methods.purifying import Game
+from turncoat.papers.atop.purifying import Game
 from turncoat.models import tensor_digest
 from turncoat.models.purifier import Pipeline
 from turncoat.models.transforms import Transform, surrounding_mean

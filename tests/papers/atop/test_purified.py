@@ -13,7 +13,7 @@ from turncoat.attacks import Threat, eot, pgd
 from turncoat.data.batches import DeviceSplit
 from turncoat.evaluation import by_paper
 from turncoat.evaluation.by_paper import Arm, Material
-from turncoat.evaluation.purified import REST, STEP, by_steps, on_the_way, right_draws, taken_off
+from turncoat.papers.atop.purified import REST, STEP, by_steps, on_the_way, right_draws, taken_off
 from turncoat.evaluation.results import DRAWS
 from turncoat.models.purifier import Pipeline, Purifier
 from turncoat.models.transforms import Transform

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.methods.small import adversarial, batch_of, double, gradients, method, network, slopes, softmax
 from turncoat.methods.adversarial import divergence
-from turncoat.methods.mart import boosted_cross_entropy, misclassification_kl
+from turncoat.papers.mart.method import boosted_cross_entropy, misclassification_kl
 from turncoat.settings import AttackSettings
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 4))

@@ -10,7 +10,7 @@ from turncoat.attacks import Threat, universal_success
 from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.methods import Task
-from turncoat.methods.rat import RatSettings
+from turncoat.papers.rat.method import RatSettings
 from turncoat.methods.universal import UniversalSettings, class_perturbations, reached, stratified
 from turncoat.settings import TrainingSettings, validate
 from turncoat.training import Compute, fit

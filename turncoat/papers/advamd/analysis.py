@@ -1,13 +1,11 @@
-"""What lies behind an accuracy: the analyses that the papers' figures show, made by the stage `analyse`.
+"""What AdvAmd explains an accuracy by: mismatched statistics, a smooth judgement surface, vulnerable images.
 
-AdvAmd (Yu, Chen, Gan, IJCAI 2023) explains a loss of benign accuracy by mismatched statistics and a gain by a smoother
-judgement surface, and weighs images by their vulnerability; RAT (Wang et al. 2021) speaks of FGSM; reverse adversarial
-examples (Ye et al. 2019) raise a classifier's confidence. Each function takes a deployed network and images; nothing is
-stored, and nothing drawn from a global generator. Networks are put into eval mode.
+Yu, Chen, Gan, IJCAI 2023: a loss of benign accuracy comes from mismatched statistics and a gain from a smoother
+judgement surface, and images are weighed by their vulnerability. Nothing is drawn from a global generator; networks are
+put into eval mode.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +14,35 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from turncoat.attacks import Threat, fgsm
-from turncoat.models.calibrator import Frozen
+from turncoat.attacks import pgd
+from turncoat.papers.material import BESIDE, Findings, Material
+
+ON_SURFACE = 32  # images whose judgement surface is averaged
+
+
+def analyse(material: Material) -> Findings:
+    """Who is vulnerable, how far mediate and adversarial images lie from benign ones, how the loss is shaped.
+
+    Vulnerability is the baseline's under the stored attack, (n,). Mismatch and surface are each network's own, under
+    PGD-20, of standard and PGD training and of all AdvAmd arms.
+    """
+    whole, images, labels = material.test, material.few.floats(), material.few.labels
+    taken = vulnerability(material.baseline, whole.floats(), whole.labels, material.attacked)
+    arrays: dict[str, NDArray[Any]] = {"vulnerability": taken}
+    gaps, surfaces = {}, {}
+    for name, arm in material.of(*BESIDE, "advamd").items():
+        network, source = arm.load(), material.source()
+        adversarial = pgd(network, images, labels, material.threat, steps=20, generator=source)
+        middle = (images + adversarial) / 2
+        gaps[name] = mismatch(network, {"benign": images, "mediate": middle, "adversarial": adversarial})
+        here = slice(0, ON_SURFACE)
+        surface = judgement_surface(network, images[here], labels[here], adversarial[here], source)
+        for key in ("loss", "accuracy"):
+            arrays[f"{key}-{name}"] = np.array(surface.pop(key), np.float32)
+        decisions = surface.pop("decisions")
+        arrays[f"decisions-{name}"] = np.array([shown["predicted"] for shown in decisions], np.int16)
+        surfaces[name] = surface | {"labels": [shown["label"] for shown in decisions]}
+    return {"mismatch": gaps, "surface": surfaces}, arrays
 
 
 @torch.no_grad()
@@ -166,47 +191,6 @@ def vulnerability(
     before, after = (_confidence(network, given, labels, batch_size) for given in (images, adversarial))
     taken: NDArray[np.float32] = (before - after).clamp(0, 1).cpu().numpy()
     return taken
-
-
-def fgsm_curves(
-    network: nn.Module, source: nn.Module, images: Tensor, labels: Tensor, threat: Threat, radii: Sequence[float]
-) -> dict[str, list[int]]:
-    """Right answers under FGSM at each of `radii`, in units of epsilon; 0 is the image itself.
-
-    Returns: `white-box`, against the network itself, and `transferred`, images made against `source`.
-    """
-    curves: dict[str, list[int]] = {"white-box": [], "transferred": []}
-    for counts, attacked in zip(curves.values(), (network, source), strict=True):
-        for radius in radii:
-            seen = images
-            if radius:
-                seen = fgsm(attacked, images, labels, replace(threat, epsilon=radius * threat.epsilon))
-            with torch.no_grad():
-                counts.append(int((network(seen).argmax(1) == labels).sum()))
-    return curves
-
-
-@torch.no_grad()
-def before_and_after(
-    pipeline: Frozen, images: Tensor, labels: Tensor, *, bins: int = 10, batch_size: int = 500
-) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """What a calibrator does to the probability of the right class, image by image.
-
-    Returns: the shares of images that are right `before` and `after` it, and whose confidence `rose` and `fell` by
-        more than 0.01; and how many images lie in which bin before (rows) and after (columns), (bins, bins).
-    """
-    logits = [torch.cat([net(part) for part in images.split(batch_size)]) for net in (pipeline.classifier, pipeline)]
-    right = [float((each.argmax(1) == labels).float().mean()) for each in logits]
-    before, after = (each.float().softmax(1).gather(1, labels[:, None])[:, 0] for each in logits)
-    place, moved = ((each * bins).long().clamp_max(bins - 1) for each in (before, after))
-    counts = (place * bins + moved).bincount(minlength=bins * bins).view(bins, bins)
-    shares = {
-        "before": right[0],
-        "after": right[1],
-        "rose": float((after > before + 0.01).float().mean()),
-        "fell": float((after < before - 0.01).float().mean()),
-    }
-    return {name: round(share, 6) for name, share in shares.items()}, counts.cpu().numpy()
 
 
 def _confidence(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:

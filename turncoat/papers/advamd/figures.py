@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from turncoat.reporting import analysis, style
+from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.measures import mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
@@ -195,3 +196,11 @@ def _analysed(study: Study, dataset: str, arms: Sequence[str]) -> tuple[analysis
     there = [arm for arm in arms if found and arm in found.arms and arm in found.told["surface"]]
     shown = [arm for arm in LEADING if arm in there] or there[: len(LEADING)]
     return (found, shown) if shown else (None, [])
+
+
+FIGURES: dict[str, tuple[str, Drawer]] = {
+    "branches": ("Main and auxiliary batch norm apart", branches),
+    "mismatch": ("Mismatch of distributions", mismatch),
+    "surface": ("Judgement surface", surface),
+    "by-vulnerability": ("Accuracy by vulnerability", by_vulnerability),
+}

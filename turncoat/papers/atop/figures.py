@@ -1,30 +1,24 @@
-"""AToP's figures and table: images on their way through, the transforms, the draws and steps that an attack needs."""
+"""AToP's figures: images on their way through, the transforms, the draws and steps that an attack needs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from turncoat.papers.atop.tables import PHASES, labels_of, pairs
 from turncoat.reporting import analysis, style
+from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.measures import Estimate, accuracy, error_bar
 from turncoat.reporting.statistics import wilson
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
-from turncoat.reporting.table import Table
 
-TRANSFORMS = {"none": "none", "rt1": "RT1", "rt2": "RT2", "rt3": "RT3"}
-PHASES = {"purifier": "purifier as pre-trained", "atop": "fine-tuned (AToP)"}
 FILLS = {"purifier": "white", "atop": "#0072B2"}
-# What an arm of the comparison leaves as the paper has it; any other is an ablation.
-PLAIN = {"classifier": "baseline", "votes": 1, "shared_mask": False, "attack_through": "pipeline", "ce_weight": 0.05}
-PLAIN |= {"reconstruct": "clean", "gan_gradient": True}
-# Of a purifier, where params.yaml does not say.
-DEFAULTS: dict[str, Any] = {"network": "gated", "width": 32, "transform": "rt2"}
 
 
 def by_transform(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """Clean and worst-case accuracy by random transform, before and after fine-tuning."""
-    found = _pairs(study, dataset, arms)
+    found = pairs(study, dataset, arms)
     if not any(len(row) > 1 for row in found.values()):
         return None
     from matplotlib import pyplot as plt
@@ -39,7 +33,7 @@ def by_transform(study: Study, dataset: str, arms: Sequence[str], looks: Mapping
                     mark |= {"markerfacecolor": FILLS[phase], "markeredgewidth": 0.8, "elinewidth": 0.7}
                     axes.errorbar(place + shift, value.mean, yerr=error_bar(value), **mark)
         axes.set(title="clean" if metric == "clean" else "worst case", ylim=(0, 100), xlim=(-0.5, len(found) - 0.5))
-        axes.set_xticks(range(len(found)), list(_labels(found).values()))
+        axes.set_xticks(range(len(found)), list(labels_of(found).values()))
     both[0].set_ylabel("accuracy (%)")
     for phase, label in PHASES.items():
         mark = {"color": FILLS["atop"], "marker": "o" if phase == "atop" else "s", "linestyle": "none"}
@@ -47,30 +41,13 @@ def by_transform(study: Study, dataset: str, arms: Sequence[str], looks: Mapping
     style.legend(figure, both[0], columns=2)
     said = [
         f"{' '.join(label.split())} {row['purifier', 'worst'].text} to {row['atop', 'worst'].text} %"
-        for label, row in zip(_labels(found).values(), values.values(), strict=True)
+        for label, row in zip(labels_of(found).values(), values.values(), strict=True)
         if ("purifier", "worst") in row and ("atop", "worst") in row
     ]
     return figure, (
         f"Clean and worst-case accuracy on {dataset} for each random transform, before and after fine-tuning. "
         f"Worst case: {'; '.join(said)}."
     )
-
-
-def transforms_table(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
-    """The paper's table 7: each transform without and with fine-tuning, clean, under each attack, in the worst case."""
-    found = _pairs(study, dataset, arms)
-    metrics = ["clean", *study.attacks(dataset), "worst"]
-    rows = []
-    for kind, row in found.items():
-        for phase, arm in row.items():
-            values = [accuracy(study, dataset, arm, metric) for metric in metrics]
-            made_of = [TRANSFORMS[kind.transform], kind.purifier, "yes" if phase == "atop" else "no"]
-            rows.append([*made_of, arm, *(value.text if value else "–" for value in values)])
-    if not any(len(row) > 1 for row in found.values()):
-        return None
-    header = ["transform", "purifier", "fine-tuned", "arm", *metrics]
-    caption = f"AToP on {dataset}: each random transform without and with fine-tuning, accuracy in percent"
-    return Table(f"atop-transforms-{dataset}", caption, header, rows, align="llll" + "r" * len(metrics))
 
 
 def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
@@ -109,7 +86,7 @@ def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         axes.set_xticks(range(len(steps)), [str(step) for step in steps])
         axes.set(title=arm, xlabel="steps", ylim=(0, 100))
     panels[0, 0].set_ylabel("accuracy (%)")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
+    handles, labels = panels[0, 0].get_legend_handleslabels_of()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure, (
         f"Accuracy of purified networks on {n} images of {dataset} (seed {found.seed}) under full-gradient PGD + EOT "
@@ -159,47 +136,6 @@ def on_the_way(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
     )
 
 
-class Kind(NamedTuple):
-    """What a purified network before fine-tuning and one after it must have in common."""
-
-    transform: str
-    purifier: str
-    width: int
-
-
-def _pairs(study: Study, dataset: str, arms: Sequence[str]) -> dict[Kind, dict[str, str]]:
-    """{kind: {phase: arm}}, of each the first arm of the study that leaves all else as the paper has it.
-
-    A fine-tuned arm is of the kind of the purifier that it began as, `pretrained.<its purifier>`.
-    """
-    found: dict[Kind, dict[str, str]] = {}
-    for arm in arms:
-        plan = study.plan(dataset, arm)
-        plain = all(plan.get(key, value) == value for key, value in PLAIN.items())
-        if plan["method"] in PHASES and plain and plan.get("attack", {}).get("steps", 1) == 1:
-            began = DEFAULTS | (study.settings.pretrained.get(plan["purifier"], {}) if "purifier" in plan else plan)
-            if _trained_under(began["transform"]) == _trained_under(plan["transform"]):
-                kind = Kind(plan["transform"], began["network"], began["width"])
-                found.setdefault(kind, {}).setdefault(plan["method"], arm)
-    return {
-        kind: {phase: row[phase] for phase in PHASES if phase in row}
-        for name in TRANSFORMS
-        for kind, row in found.items()
-        if kind.transform == name
-    }
-
-
-def _trained_under(transform: str) -> str:
-    """The transform of the images that a purifier learns from: any one of the four of rt3 is one of rt2."""
-    return "rt2" if transform == "rt3" else transform
-
-
-def _labels(found: Mapping[Kind, Any]) -> dict[Kind, str]:
-    """The transform, and the purifier beside it where there are several kinds."""
-    several = len({(kind.purifier, kind.width) for kind in found}) > 1
-    return {kind: TRANSFORMS[kind.transform] + f"\n{kind.purifier}" * several for kind in found}
-
-
 def _values(study: Study, dataset: str, row: Mapping[str, str]) -> dict[tuple[str, str], Estimate]:
     """{(phase, metric): accuracy} of what was measured."""
     found = {
@@ -215,7 +151,14 @@ def _analysed(study: Study, dataset: str, arms: Sequence[str]) -> tuple[analysis
 
 def _leading(study: Study, dataset: str, arms: Sequence[str]) -> dict[str, str]:
     """{phase: arm} of the transform that the paper leads with, or of the first there is a fine-tuned purifier for."""
-    pairs = _pairs(study, dataset, arms)
-    tuned = [(kind.transform, row) for kind, row in pairs.items() if "atop" in row]
+    kinds = pairs(study, dataset, arms)
+    tuned = [(kind.transform, row) for kind, row in kinds.items() if "atop" in row]
     best = sorted(tuned, key=lambda pair: (("rt2", "rt1", "rt3", "none").index(pair[0]), -len(pair[1])))
     return best[0][1] if best else {}
+
+
+FIGURES: dict[str, tuple[str, Drawer]] = {
+    "by-transform": ("Transforms before and after fine-tuning", by_transform),
+    "strength": ("Draws and steps of the attack", strength),
+    "on-the-way": ("Images on their way through", on_the_way),
+}

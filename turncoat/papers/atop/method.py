@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from turncoat.data.batches import Batch, DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.methods.base import Method, Parts, accuracy, attack, cross_entropy
-from turncoat.methods.purifying import DefenceSettings, Game, adversarial, defended
 from turncoat.models.purifier import Pipeline
+from turncoat.papers.atop.purifying import DefenceSettings, Game, adversarial, defended
 from turncoat.settings import AttackSettings
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from turncoat.reporting import style
+from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import Estimate, accuracy, error_bar, leader
 from turncoat.reporting.paper_figures import twins
@@ -92,3 +93,9 @@ def _lead(study: Study, dataset: str) -> str:
             points = f"{gap.effect:+.1f} [{gap.interval.low:+.1f}, {gap.interval.high:+.1f}]".replace("-", "−")
             said.append(f"{points} points under {name}")
     return f" mart minus pgd: {', '.join(said)}." if said else ""
+
+
+FIGURES: dict[str, tuple[str, Drawer]] = {
+    "subsets": ("Misclassified against correct examples", subsets),
+    "attacks": ("PGD beside AutoAttack", attacks),
+}

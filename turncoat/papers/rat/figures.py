@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from turncoat.files import read_json
-from turncoat.reporting import analysis, rat_tables, style
+from turncoat.papers.rat import tables
+from turncoat.reporting import analysis, style
+from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.measures import accuracy, error_bar, leader, mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
@@ -148,8 +150,8 @@ def controls(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    few = {arm: rat_tables.size(study, dataset, arm) for arm in arms if study.of(dataset, arm)[0][1].method == "rat"}
-    metrics = [metric for metric in rat_tables.measured(study, dataset, list(few)) if metric != "worst"]
+    few = {arm: tables.size(study, dataset, arm) for arm in arms if study.of(dataset, arm)[0][1].method == "rat"}
+    metrics = [metric for metric in tables.measured(study, dataset, list(few)) if metric != "worst"]
     if len(few) < 2:
         return None
     shown = [*(arm for arm in arms if arm not in few), *sorted(few, key=lambda arm: few[arm])]
@@ -223,3 +225,13 @@ def _universal(study: Study, dataset: str) -> tuple[Path | None, dict[str, Any]]
 
 def _share(targets: Sequence[Mapping[str, Any]]) -> float:
     return float(sum(row["reached"] for row in targets) / sum(row["n"] for row in targets))
+
+
+FIGURES: dict[str, tuple[str, Drawer]] = {
+    "perturbations": ("Universal perturbations as images", class_perturbations),
+    "from-to": ("Which class gives way to which", from_to),
+    "controls": ("RAT beside its controls", controls),
+    "universal": ("Universal perturbations by target", universal),
+    "matrices": ("Which class gives way, before and after", matrices),
+    "fgsm-curves": ("FGSM over its radius", fgsm_curves),
+}

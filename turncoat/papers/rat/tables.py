@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from turncoat.reporting.chapter import Maker
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import accuracy
 from turncoat.reporting.study import Study
@@ -98,3 +99,6 @@ def treatment(plan: dict[str, Any]) -> str:
 def size(study: Study, dataset: str, arm: str) -> float:
     """How many training images an arm of RAT's has; infinite for all of them."""
     return float(study.plan(dataset, arm).get("subset") or "inf")
+
+
+TABLES: dict[str, Maker] = {"controls": controls, "differences": differences}

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from turncoat.files import read_json
-from turncoat.reporting import analysis, reverse_tables, style
+from turncoat.papers.reverse import tables
+from turncoat.reporting import analysis, style
+from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import estimate, mean
 from turncoat.reporting.study import Study
@@ -51,10 +53,10 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
 
 def gains(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """What the leading arms add to the bare classifier by shift, with intervals; hollow where trained for it."""
-    bare = reverse_tables.classifiers(study, dataset, arms).get(None)
-    names = reverse_tables.met(study, dataset, arms)
+    bare = tables.classifiers(study, dataset, arms).get(None)
+    names = tables.met(study, dataset, arms)
     shown = [arm for arm in LEADING if arm in arms and bare]
-    first = reverse_tables.leading(study, dataset, arms)
+    first = tables.leading(study, dataset, arms)
     if not shown or not names or bare is None or first is None:
         return None
     seen = study.of(dataset, first)[0][1].seen
@@ -227,3 +229,12 @@ def _bounds(study: Study, dataset: str) -> dict[tuple[str, str], dict[int, float
                 level = values.setdefault((row["shift"], key), {})
                 level.setdefault(row["severity"], []).append(100 * row[key] / row["n"])
     return {key: {level: mean(found) for level, found in rows.items()} for key, rows in values.items()}
+
+
+FIGURES: dict[str, tuple[str, Drawer]] = {
+    "gains": ("What calibrators add, shift by shift", gains),
+    "shifts": ("Shift by shift", shifts),
+    "severities": ("Shift by severity", severities),
+    "confidence": ("Confidence before and after", confidence),
+    "reversed": ("Images and their reverse perturbations", reversed_images),
+}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from turncoat.reporting.chapter import Maker
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import accuracy, estimate
 from turncoat.reporting.study import Study
@@ -135,3 +136,6 @@ def bits(plan: dict[str, Any]) -> int | None:
     """The width of a quantised classifier's weights; None where it is not quantised."""
     quantised = plan.get("quantised")
     return int(quantised["weights"]) if quantised else None
+
+
+TABLES: dict[str, Maker] = {"shifts": shifts, "gains": gains, "bits": by_bits}

@@ -13,14 +13,14 @@ from turncoat.files import checksum, write_json
 from turncoat.settings import load
 
 FOLDER = Path("data/code")
-SETTINGS = ("turncoat/settings.py", "turncoat/randomness.py", "stages/common.py")
+SETTINGS = ("turncoat/settings.py", "turncoat/reading.py", "turncoat/randomness.py", "stages/common.py")
 NETWORKS = (*SETTINGS, "turncoat/attacks", "turncoat/models", "turncoat/data/batches.py")
 TRAINING = (*NETWORKS, "stages/training.py", "turncoat/training")
 RESTS_ON = {
     "download": (*SETTINGS, "stages/download.py", "turncoat/data"),
     "baseline": (*TRAINING, "turncoat/methods/base.py", "turncoat/methods/standard.py"),
-    "pretrain": (*TRAINING, "stages/pretrain.py", "turncoat/methods"),
-    "finetune": (*TRAINING, "turncoat/methods"),
+    "pretrain": (*TRAINING, "stages/pretrain.py", "turncoat/methods", "turncoat/papers"),
+    "finetune": (*TRAINING, "turncoat/methods", "turncoat/papers"),
     "perturb": (
         *NETWORKS,
         "stages/perturb.py",
@@ -32,8 +32,20 @@ RESTS_ON = {
         "turncoat/training/compute.py",
     ),
     "evaluate": (*NETWORKS, "stages/evaluate.py", "turncoat/evaluation", "turncoat/training"),
-    "analyse": (*NETWORKS, "stages/analyse.py", "turncoat/evaluation", "turncoat/methods/universal.py"),
-    "report": ("stages/report.py", "turncoat/settings.py", "turncoat/reporting", "turncoat/methods"),
+    "analyse": (
+        *NETWORKS,
+        "stages/analyse.py",
+        "turncoat/evaluation",
+        "turncoat/methods/universal.py",
+        "turncoat/papers",
+    ),
+    "report": (
+        "stages/report.py",
+        "turncoat/settings.py",
+        "turncoat/reading.py",
+        "turncoat/reporting",
+        "turncoat/papers",
+    ),
 }
 
 

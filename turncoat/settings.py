@@ -240,7 +240,7 @@ SHELVES = ("papers/*/arms.yaml", "data/datasets.yaml", "evaluation/suites.yaml")
 
 
 class Merged(NamedTuple):
-    """`values` is what params.yaml would hold if it held all; `says`: arm -> sentence; `files`: (section, name) -> file."""
+    """All settings as params.yaml would hold them; what arms are, in a sentence; (section, name) -> file."""
 
     values: dict[str, Any]
     says: dict[str, str]

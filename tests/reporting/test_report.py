@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reporting import synthetic
-from conftest import ARMS, build  # type: ignore[import-not-found]
 from scipy import stats
 
-from turncoat.reporting import claims, rat_figures, report
+from tests.reporting import synthetic
+from tests.reporting.conftest import ARMS, build
+from turncoat.papers import chapters
+from turncoat.reporting import report
 from turncoat.reporting.measures import Estimate
 from turncoat.reporting.statistics import Interval
-from turncoat.reporting.style import COLOURS, MARKERS, WORD, canvas, legend, looks, paper, save, short
+from turncoat.reporting.style import COLOURS, MARKERS, WORD, canvas, legend, looks, paper, short
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import best, paper_table
 from turncoat.settings import read_yaml
@@ -42,7 +43,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 def test_two_builds_are_byte_identical(built: Path, tmp_path: Path) -> None:
     """Built anew in another folder, from the same records."""
-    for name in ("claims", "models", "data", "reports/records"):
+    for name in ("models", "data", "reports/records"):
         shutil.copytree(built / name, tmp_path / name)
     build(tmp_path)
     first, second = checksums(built / "reports"), checksums(tmp_path / "reports")
@@ -52,10 +53,10 @@ def test_two_builds_are_byte_identical(built: Path, tmp_path: Path) -> None:
 
 @pytest.mark.fault(27, "a report of fewer arms and seeds over a larger one", "nothing of the larger is left")
 def test_a_smaller_study_leaves_nothing_of_the_larger_and_tells_a_changed_record(built: Path, tmp_path: Path) -> None:
-    for name in ("claims", "models", "data", "reports"):
+    for name in ("models", "data", "reports"):
         shutil.copytree(built / name, tmp_path / name)
     synthetic.edit(tmp_path, "digits/mart/0", lambda record: record["best"]["clean"].update(correct=1))
-    report.build(synthetic.settings(arms=["pgd", "mart"], seeds=(0,)), synthetic.resolve, tmp_path)
+    report.build(synthetic.settings(arms=["pgd", "mart"], seeds=(0,)), synthetic.resolve, chapters.load(), tmp_path)
     reports = tmp_path / "reports"
     text = (reports / "report.html").read_text()
     assert "2 of 2 run" in text
@@ -196,7 +197,7 @@ def test_a_claim_that_was_not_run_is_folded_away_with_its_reason(page: str) -> N
 
 
 def test_every_effect_on_the_page_is_its_records(page: str, built: Path) -> None:
-    stated = {claim["id"]: claim for claim in read_yaml(ROOT / "claims/mart.yaml")["claims"]}
+    stated = {claim["id"]: claim for claim in read_yaml(ROOT / "turncoat/papers/mart/claims.yaml")["claims"]}
     checked = 0
     for verdict in json.loads((built / "reports/verdicts.json").read_text()):
         if verdict["effect"] is None:
@@ -291,7 +292,7 @@ def test_a_papers_table_has_a_best_that_intervals_support_in_bold(tmp_path: Path
     synthetic.write(tmp_path, n=200)
     for seed in (0, 1, 2):
         synthetic.edit(tmp_path, f"digits/mart/{seed}", lambda r: r["best"]["attacks"]["pgd-20"].update(correct=199))
-    mart = claims.load(ROOT / "claims")[0]
+    mart = chapters.load()[0].paper
     table = paper_table(synthetic.study(tmp_path), mart, "digits")
     column = table.header.index("pgd-20, measured")
     assert [table.rows[row][0] for row, place in table.bold if place == column] == ["mart"]
@@ -322,22 +323,6 @@ def test_figures_come_in_three_forms(built: Path) -> None:
         width = int.from_bytes((figures / f"{name}.png").read_bytes()[16:20])
         assert width == round(3.4 * 300), name
         assert b"/Type3" not in (figures / f"{name}.pdf").read_bytes(), name
-
-
-def test_figures_of_universal_perturbations(tmp_path: Path) -> None:
-    synthetic.write(tmp_path, n=100)
-    study = synthetic.study(tmp_path)
-    drawn = looks(study.settings.study.arms)
-    with paper():
-        for drawer, said in (
-            (rat_figures.class_perturbations, "sgd 55 %"),
-            (rat_figures.from_to, "100 % of class 8 to 9"),
-        ):
-            figure, alt = drawer(study, "digits", ["mart"], drawn)  # type: ignore[misc]
-            assert said in alt
-            save(figure, tmp_path, drawer.__name__)
-    shutil.rmtree(tmp_path / "data")
-    assert rat_figures.from_to(study, "digits", ["mart"], drawn) is None
 
 
 def test_a_legend_of_many_long_names_stays_inside_its_figure() -> None:
@@ -429,7 +414,6 @@ def test_the_stage_helps_without_loading_anything() -> None:
 @pytest.mark.fault(26, "the report stage over a study with a hole", "exit 2; 0 with --partial")
 def test_the_stage_refuses_missing_cells_unless_told_that_the_report_is_partial(tmp_path: Path) -> None:
     """The study's own params.yaml, and nothing run yet: a report all the same, and an exit status that tells."""
-    shutil.copytree(ROOT / "claims", tmp_path / "claims")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TURNCOAT_TRACKING": "off"}
     for options, status in (([], 2), (["--partial"], 0)):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.reporting import synthetic
 
+from tests.reporting import synthetic
 from turncoat.errors import TurncoatError
 from turncoat.reporting.measures import accuracy, curve, summary
 from turncoat.reporting.record import Cell

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.reporting import synthetic
 from scipy import stats
 
+from tests.reporting import synthetic
 from turncoat.reporting import measures, paper_figures, rat_figures, rat_tables, reverse_figures, reverse_tables
 from turncoat.reporting.claims import Sweep
 from turncoat.reporting.contrast import contrast

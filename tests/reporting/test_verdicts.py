@@ -10,25 +10,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.reporting import synthetic
 
+from tests.reporting import synthetic
 from turncoat.attacks import autoattack, pgd
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.flags import overstated
 from turncoat.evaluation.suite import Planned
+from turncoat.papers import chapters
 from turncoat.reporting import claims, report
 from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.statistics import Interval, mcnemar
 from turncoat.reporting.study import load
 from turncoat.reporting.verdicts import Verdict, judge, judge_all, rule
+from turncoat.settings import load as load_settings
 from turncoat.settings import read_yaml
 
-CLAIMS = Path(__file__).parents[2] / "claims"
+PAPERS = Path(__file__).parents[2] / "turncoat/papers"
 
 
 @pytest.fixture(scope="module")
 def papers() -> list[Paper]:
-    return claims.load(CLAIMS)
+    return [chapter.paper for chapter in chapters.load()]
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def test_a_margin_is_half_of_the_reported_effect(papers: list[Paper]) -> None:
 
 def test_every_arm_that_a_claim_compares_is_defined(papers: list[Paper]) -> None:
     """An arm renamed in params.yaml would turn its claims into "not run" without a word."""
-    defined = read_yaml(CLAIMS.parent / "params.yaml")["arms"]
+    defined = load_settings(PAPERS.parents[1] / "params.yaml").arms
     compared = {arm for p in papers for claim in p.claims for pair in claim.pairs for arm in pair}
     swept = {arm for paper in papers for sweep in paper.sweeps for line in sweep.lines.values() for arm in line}
     assert compared | swept <= set(defined)
@@ -134,12 +136,11 @@ def test_every_arm_that_a_claim_compares_is_defined(papers: list[Paper]) -> None
     ],
 )
 def test_a_faulty_claims_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
-    shutil.copytree(CLAIMS, tmp_path / "claims")
-    path = tmp_path / "claims" / "mart.yaml"
+    path = Path(shutil.copy(PAPERS / "mart/claims.yaml", tmp_path))
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(TurncoatError, match=message) as error:
-        claims.load(tmp_path / "claims")
+        claims.load(path, "mart")
     assert "mart.yaml" in str(error.value)
 
 
@@ -289,8 +290,7 @@ def test_what_others_found_of_mart_gets_its_words(root: Path, papers: list[Paper
 def test_a_note_stands_wherever_the_word_does(root: Path, papers: list[Paper]) -> None:
     flag = {"name": "autoattack-gap", "attack": "pgd-20", "detail": "leaves 8.0 points more", "blocks": True}
     synthetic.edit(root, "digits/mart/1", lambda record: record["flags"].append(flag))
-    shutil.copytree(CLAIMS, root / "claims")
-    _, verdicts = report.build(synthetic.settings(), synthetic.resolve, root)
+    _, verdicts = report.build(synthetic.settings(), synthetic.resolve, chapters.load(), root)
     noted = {verdict.claim for verdict in verdicts if verdict.note}
     assert {"mart-over-trades-pgd", "mart-over-pgd", "mart-kl"} <= noted
     assert "mart-worst-case" not in noted
@@ -435,7 +435,7 @@ def test_one_record_changed_by_hand_changes_the_claims_on_its_arm_and_metric_and
     synthetic.edit(root, cell, change)
     after = {v.claim: v for v in judge_all(synthetic.study(root), papers) if v.dataset == "digits"}
     arms = set(synthetic.ARMS)
-    stated = [claim for paper in papers for claim in read_yaml(CLAIMS / f"{paper.name}.yaml")["claims"]]
+    stated = [claim for paper in papers for claim in read_yaml(PAPERS / paper.name / "claims.yaml")["claims"]]
     compared = {c["id"]: (c["measured"]["metric"], {c["measured"]["arm"], c["measured"]["against"]}) for c in stated}
     wanted = {
         name

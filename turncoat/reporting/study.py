@@ -17,16 +17,13 @@ from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.statistics import Outcomes
 from turncoat.settings import Settings
 
-
 Section: TypeAlias = Literal["arms", "pretrained"]  # of the settings, where networks to train are described
 
 
 class Resolve(Protocol):
     """An arm's settings on a data set, every default filled in, as a record holds them; or those of `pretrained`."""
 
-    def __call__(
-        self, dataset: str, arm: str, section: Section = "arms"
-    ) -> Mapping[str, Any]: ...
+    def __call__(self, dataset: str, arm: str, section: Section = "arms") -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)

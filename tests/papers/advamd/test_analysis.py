@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.methods.small import CLASSES, TASK, images_of, network, split_of
-from turncoat.attacks import SHIFTS, Threat, fgsm, pgd
-from turncoat.evaluation.analysis import before_and_after, fgsm_curves, judgement_surface, mismatch, vulnerability
-from turncoat.evaluation.by_paper import Arm, Material, amendment, calibration, retraining
-from turncoat.methods.universal import reached
-from turncoat.models.calibrator import Calibrated
+from tests.methods.small import CLASSES, TASK, images_of, network
+from tests.papers.small import material
+from turncoat.attacks import pgd
+from turncoat.papers.advamd.analysis import analyse, judgement_surface, mismatch, vulnerability
 from turncoat.randomness import generator
 
 
@@ -158,68 +156,6 @@ def test_vulnerability_is_the_probability_taken():
     assert vulnerability(net, images, labels, images).max() == 0
 
 
-def test_fgsm_loses_accuracy_with_its_radius_and_transfers_less():
-    net, source = network(seed=0), network(seed=1)
-    images = images_of(40)
-    with torch.no_grad():
-        labels = net.eval()(images).argmax(1)
-    curves = fgsm_curves(net, source.eval(), images, labels, TASK.threat, [0.0, 0.5, 2.0])
-    assert curves["white-box"][0] == curves["transferred"][0] == 40
-    assert curves["white-box"][2] < curves["white-box"][1] <= 40
-    assert curves["white-box"][2] < curves["transferred"][2]
-    attacked = fgsm(source, images, labels, Threat("linf", 2 * TASK.threat.epsilon))
-    assert curves["transferred"][2] == int((net(attacked).argmax(1) == labels).sum())
-    assert fgsm_curves(net, net, images, labels, TASK.threat, [2.0])["transferred"] == curves["white-box"][2:]
-
-
-def test_confidence_before_and_after_a_calibrator():
-    """Against a count image by image, and in two batches as in one."""
-    pipeline = Calibrated(network(steps=2), 0.2)
-    with torch.no_grad():
-        pipeline.generator.weight.normal_(generator=generator("calibrator"))
-    pipeline.eval()
-    images, labels = images_of(9), torch.arange(9) % CLASSES
-    shares, table = before_and_after(pipeline, images, labels, bins=5, batch_size=4)
-    expected, rose = np.zeros((5, 5), int), 0
-    for image, label in zip(images, labels.tolist(), strict=True):
-        with torch.no_grad():
-            before = pipeline.classifier(image[None]).softmax(1)[0, label].item()
-            after = pipeline(image[None]).softmax(1)[0, label].item()
-        expected[min(int(before * 5), 4), min(int(after * 5), 4)] += 1
-        rose += after > before + 0.01
-    np.testing.assert_array_equal(table, expected)
-    assert shares["rose"] == pytest.approx(rose / 9, abs=1e-6)
-    right = (pipeline(images).argmax(1) == labels).float().mean().item()
-    assert shares["after"] == pytest.approx(right, abs=1e-6)
-    shares, table = before_and_after(Calibrated(network(), 0.0).eval(), images, labels)
-    assert shares["rose"] == shares["fell"] == 0
-    assert table.sum() == np.trace(table) == 9
-
-
-# ---------------------------------------------------------------------------------- the papers, over a study's arms
-
-
-def material(**arms):
-    """A tiny study: arm name -> (its settings, its network)."""
-    baseline = network().eval()
-    test, train = split_of(24), split_of(16, seed=1)
-    attacked = fgsm(baseline, test.floats(), test.labels, TASK.threat)
-    rows = [reached(baseline, test, torch.full((1, 8, 8), 0.1), target, CLASSES) for target in range(CLASSES)]
-    how = {"form": "sgd", "passes": 1, "batch_size": 8, "images": 12, "targets": rows}
-    return Material(
-        arms={name.replace("_", "-"): Arm(plan, lambda net=net: net) for name, (plan, net) in arms.items()},
-        baseline=baseline,
-        train=train,
-        test=test,
-        classes=CLASSES,
-        threat=TASK.threat,
-        seed=0,
-        attacked=attacked,
-        made={"sgd": how, "weak": how | {"targets": [row | {"reached": -1} for row in rows]}},
-        universal={name: torch.full((CLASSES, 1, 8, 8), 0.1) for name in ("sgd", "weak")},
-    )
-
-
 def test_the_analysis_of_advamd_is_of_its_arms_and_their_comparators():
     plain, robust = network(seed=1).eval(), network(seed=2).eval()
     given = material(
@@ -227,49 +163,13 @@ def test_the_analysis_of_advamd_is_of_its_arms_and_their_comparators():
         mart=({"method": "mart"}, plain),
         advamd=({"method": "advamd"}, robust),
     )
-    told, arrays = amendment(given)
+    told, arrays = analyse(given)
     assert list(told["mismatch"]) == list(told["surface"]) == ["standard", "advamd"]
     assert told["mismatch"]["advamd"]["groups"] == ["mediate", "adversarial"]
     assert arrays["vulnerability"].shape == (24,)
     assert arrays["loss-advamd"].shape == arrays["accuracy-advamd"].shape == (21, 21)
     assert not np.array_equal(arrays["loss-advamd"], arrays["loss-standard"])
-    again = amendment(given)
+    again = analyse(given)
     assert again[0] == told
     assert all(np.array_equal(again[1][name], values) for name, values in arrays.items())
     json.dumps(told, allow_nan=False)
-
-
-def test_the_analysis_of_rat_meets_old_and_new_perturbations():
-    arm = network(seed=3).eval()
-    given = material(
-        rat_clean=({"method": "rat", "perturbation": "none"}, arm),
-        rat=({"method": "rat", "perturbation": "targeted"}, arm),
-    )
-    told, arrays = retraining(given)
-    assert (told["arm"], told["form"], told["of_class"]) == ("rat", "sgd", [6, 6, 6, 6])
-    assert list(told["fgsm"]) == ["rat-clean", "rat"]
-    assert told["radii"][-1] * TASK.threat.epsilon <= 1
-    for target in range(CLASSES):
-        rows = reached(arm, given.test, given.universal["sgd"][target], target, CLASSES)
-        assert arrays["stored"][:, target].tolist() == rows["from"]
-        rows = reached(arm, given.test, torch.from_numpy(arrays["perturbations"][target]), target, CLASSES)
-        assert arrays["new"][:, target].tolist() == rows["from"]
-    assert np.abs(arrays["perturbations"]).max() <= TASK.threat.epsilon + 1e-6
-    told, arrays = retraining(material(rat_clean=({"method": "rat", "perturbation": "none"}, arm)))
-    assert "arm" not in told
-    assert not arrays
-
-
-def test_the_analysis_of_calibrators_changes_images_by_what_the_pipeline_changes():
-    pipeline = Calibrated(network(), 0.2)
-    with torch.no_grad():
-        pipeline.generator.weight.normal_(generator=generator("calibrator"))
-    told, arrays = calibration(material(reverse=({"method": "reverse"}, pipeline.eval())))
-    assert told["scenes"] == ["clean", *SHIFTS]
-    assert list(told["arms"]["reverse"]) == told["scenes"]
-    assert arrays["confidence-reverse"].sum((1, 2)).tolist() == [24] * len(told["scenes"])
-    shown = torch.from_numpy(arrays["images"])
-    with torch.no_grad():
-        after = pipeline(shown).softmax(1)
-    np.testing.assert_allclose(arrays["answers-reverse"][1], after, atol=1e-6)
-    np.testing.assert_allclose(pipeline.calibrate(shown).detach() - shown, arrays["changes-reverse"], atol=1e-6)

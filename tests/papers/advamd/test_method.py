@@ -12,9 +12,9 @@ from torch import nn
 from tests.methods.small import TASK, adversarial, batch_of, double, gradients, images_of, method, network, split_of
 from turncoat import models
 from turncoat.errors import TurncoatError
-from turncoat.methods import METHODS, arm_settings, schedule
-from turncoat.papers.advamd.method import along, learning_ratio
 from turncoat.models.dual_norm import SplitBatchNorm, branch_gap, extract
+from turncoat.papers.advamd.method import along, learning_ratio
+from turncoat.papers.arms import arm_settings, method_class, schedule
 from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings, load
 from turncoat.training import fit, resolve
 
@@ -341,7 +341,7 @@ def test_learning_ratios(benign, attacked, gamma):
 
 
 def test_amendment_aims_at_clean_accuracy():
-    assert METHODS["advamd"].selection == METHODS["fast_advprop"].selection == "validation_clean"
+    assert method_class("advamd").selection == method_class("fast_advprop").selection == "validation_clean"
 
 
 @pytest.mark.parametrize("wrong", [{"mediates": [1.5]}, {"mediate_bn": "second"}, {"gama": 1.0}, {"a": -1.0}])

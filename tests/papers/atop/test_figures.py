@@ -1,20 +1,19 @@
 """AToP's figures and table: what they say, which arms they compare, and when they are absent."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.reporting import synthetic
 
+from tests.reporting import synthetic
 from turncoat.files import write_json
-from turncoat.methods import arm_settings
-from turncoat.papers.atop.purifying import PurifierSettings
-from turncoat.reporting import atop_figures, claims
+from turncoat.papers.arms import arm_settings, resolved
+from turncoat.papers.atop import figures, tables
 from turncoat.reporting.study import Study
-from turncoat.settings import load, validate
+from turncoat.settings import load
 
 ARMS = {
     "purifier-gated": (0.90, 0.20),  # no fine-tuned arm of this study began as it
@@ -25,6 +24,8 @@ ARMS = {
     "atop-rt2": (0.86, 0.50),
     "standard": (0.97, 0.05),
 }
+UNET = {"network": "unet", "width": 16, "transform": "rt2"}
+PRETRAINED = {"unet": UNET, "unet-rt1": UNET | {"transform": "rt1"}, "gated": UNET | {"network": "gated", "width": 32}}
 SHOWN = 6
 
 
@@ -32,7 +33,9 @@ SHOWN = 6
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     resolve = synthetic.resolve
 
-    def with_transform(dataset: str, arm: str) -> dict[str, Any]:
+    def with_transform(dataset: str, arm: str, section: str = "arms") -> dict[str, Any]:
+        if section == "pretrained":
+            return PRETRAINED[arm]
         own: dict[str, Any] = {}
         if not arm.startswith("standard"):
             own = {"transform": "rt1" if arm.endswith("rt1") else "rt2", "votes": 1, "classifier": "baseline"}
@@ -43,14 +46,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
             own |= {"ce_weight": 1.0 if arm == "atop-lambda" else 0.05, "purifier": began}
         return resolve(dataset, arm) | own
 
-    params = synthetic.params
-
-    def with_purifiers(**changes: Any) -> dict[str, Any]:
-        unet = {"method": "purifier", "network": "unet", "width": 16}
-        pretrained = {"unet": unet, "unet-rt1": unet | {"transform": "rt1"}, "gated": {"method": "purifier"}}
-        return params(**changes) | {"pretrained": pretrained}
-
-    monkeypatch.setattr(synthetic, "params", with_purifiers)
     monkeypatch.setattr(synthetic, "ARMS", ARMS)
     monkeypatch.setattr(synthetic, "resolve", with_transform)
     synthetic.write(tmp_path, n=200)
@@ -81,24 +76,16 @@ def analysed(root: Path) -> None:
     write_json(folder / "analysis.json", found | {"atop": told})
 
 
-@pytest.fixture(autouse=True)
-def _no_figure_stays_open() -> Iterator[None]:
-    yield
-    from matplotlib import pyplot as plt
-
-    plt.close("all")
-
-
 @pytest.mark.parametrize(
     ("drawer", "said"),
     [
-        (atop_figures.by_transform, "for each random transform, before and after fine-tuning. Worst case: RT1 unet "),
+        (figures.by_transform, "for each random transform, before and after fine-tuning. Worst case: RT1 unet "),
         (
-            atop_figures.strength,
+            figures.strength,
             "In the end purifier-rt2: 1 draw 50.0 ± 13.4 % after 32 steps, the last doubling took off 50.0; "
             "5 draws 20.0 ± 10.9 % after 64 steps, the last doubling took off 20.0; 20 draws 10.0 ±",
         ),
-        (atop_figures.on_the_way, "Mean change of a pixel: 0.150 by the attack, 0.150 after purification; 6 of 6"),
+        (figures.on_the_way, "Mean change of a pixel: 0.150 by the attack, 0.150 after purification; 6 of 6"),
     ],
 )
 def test_a_figure_says_what_it_shows_and_comes_out_the_same(
@@ -108,7 +95,7 @@ def test_a_figure_says_what_it_shows_and_comes_out_the_same(
 
 
 def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Study) -> None:
-    table = atop_figures.transforms_table(study, "digits", study.arms("digits"))
+    table = tables.transforms_table(study, "digits", study.arms("digits"))
     assert table
     assert [row[:4] for row in table.rows] == [
         ["RT1", "unet", "no", "purifier-rt1"],
@@ -121,17 +108,13 @@ def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Stu
     assert table.alignment == "llll" + "r" * 5
 
 
-def test_a_purifier_left_unsaid_is_the_method_s_own() -> None:
-    assert validate(PurifierSettings, {"method": "purifier"}, "p").model_dump().items() >= atop_figures.DEFAULTS.items()
-
-
 def test_the_study_s_own_arms_pair_with_what_they_began_as() -> None:
-    """Every fine-tuned arm of params.yaml that changes nothing else has its own kind before it."""
+    """Every fine-tuned arm that is defined and changes nothing else has its own kind before it."""
     settings = load("params.yaml")
     plans = {arm: arm_settings(settings, arm).model_dump() for arm in settings.arms}
-    study = SimpleNamespace(settings=settings, plan=lambda dataset, arm: plans[arm])
-    arms = [arm for arm in settings.arms if plans[arm]["method"] in atop_figures.PHASES]
-    found = atop_figures._pairs(study, "digits", arms)  # type: ignore[arg-type]
+    study = SimpleNamespace(plan=lambda dataset, arm: plans[arm], resolve=partial(resolved, settings))
+    arms = [arm for arm in settings.arms if plans[arm]["method"] in tables.PHASES]
+    found = tables.pairs(study, "digits", arms)  # type: ignore[arg-type]
     assert {tuple(row.values()) for row in found.values()} == {
         ("purifier-none", "atop-none"),
         ("purifier-rt1", "atop-rt1"),
@@ -142,17 +125,7 @@ def test_the_study_s_own_arms_pair_with_what_they_began_as() -> None:
     }
 
 
-def test_each_paper_s_section_names_every_arm_of_its_methods() -> None:
-    """An arm that claims/<paper>.yaml does not name is in no section of the report."""
-    arms = load("params.yaml").arms
-    beside = {"standard", "pgd", "trades"}  # what papers are compared with
-    for paper in claims.load("claims"):
-        own = {arms[arm]["method"] for arm in paper.arms if arm in arms} - beside
-        missing = [arm for arm, plan in arms.items() if plan["method"] in own and arm not in paper.arms]
-        assert not missing, f"claims/{paper.name}.yaml: arms: {', '.join(missing)}"
-
-
-@pytest.mark.parametrize("drawer", [atop_figures.strength, atop_figures.on_the_way])
+@pytest.mark.parametrize("drawer", [figures.strength, figures.on_the_way])
 def test_without_an_analysis_there_is_no_figure(study: Study, drawer: Any, tmp_path: Path) -> None:
     assert synthetic.draw(study, drawer, "standard") is None
     (tmp_path / "reports/analysis/digits/analysis.json").unlink()
@@ -160,4 +133,4 @@ def test_without_an_analysis_there_is_no_figure(study: Study, drawer: Any, tmp_p
 
 
 def test_without_a_pair_there_is_nothing_to_compare(study: Study) -> None:
-    assert synthetic.draw(study, atop_figures.by_transform, "purifier-rt1", "atop-rt2", "standard") is None
+    assert synthetic.draw(study, figures.by_transform, "purifier-rt1", "atop-rt2", "standard") is None

@@ -12,11 +12,12 @@ from turncoat.attacks import Threat, attacked
 from turncoat.data.batches import resident
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import evaluate
-from turncoat.methods import METHODS, Task, arm_settings, check_arms
-from turncoat.papers.atop.purifying import Game
+from turncoat.methods.base import Task
 from turncoat.models import tensor_digest
 from turncoat.models.purifier import Pipeline
 from turncoat.models.transforms import Transform, surrounding_mean
+from turncoat.papers.arms import arm_settings, check_arms, method_class
+from turncoat.papers.atop.purifying import Game
 from turncoat.randomness import generator
 from turncoat.settings import ComputeSettings, Settings, TrainingSettings, load
 from turncoat.training import fit, resolve
@@ -242,7 +243,7 @@ def test_purifiers_rebuild_digits_better_than_their_surroundings(tmp_path, name)
     train = resident(digits.train.images, digits.train.labels, "cpu")
     held_out = resident(digits.validation.images, digits.validation.labels, "cpu").floats()
     plan = arm_settings(settings, name, "pretrained")
-    made = METHODS["purifier"](plan, Task(Threat("linf", 0.15), 10))
+    made = method_class("purifier")(plan, Task(Threat("linf", 0.15), 10))
     classifier = models.Classifier("small_cnn", 10, (1, 8, 8), [0.3], [0.4])
     made.prepare(classifier, train, seed=0)
     schedule = settings.datasets["digits"].finetuning.model_dump() | plan.training | {"validate_every": 100}

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from turncoat import models
 from turncoat.attacks import Threat, eot, pgd
 from turncoat.data.batches import DeviceSplit
-from turncoat.evaluation import by_paper
-from turncoat.evaluation.by_paper import Arm, Material
-from turncoat.papers.atop.purified import REST, STEP, by_steps, on_the_way, right_draws, taken_off
 from turncoat.evaluation.results import DRAWS
 from turncoat.models.purifier import Pipeline, Purifier
 from turncoat.models.transforms import Transform
+from turncoat.papers.atop import analysis
+from turncoat.papers.atop.purified import REST, STEP, by_steps, on_the_way, right_draws, taken_off
+from turncoat.papers.material import Arm, Material
 from turncoat.randomness import generator
 
 THREAT = Threat("linf", 0.15)
@@ -67,7 +67,7 @@ def test_runs_of_unequal_length_stand_side_by_side(
 ) -> None:
     """What an attack no longer took is -1, and the arm's steps are as many as its longest run has."""
     for name, value in {"ON_STEPS": 20, "LOOKS": (0, 1, 2), "MOST_STEPS": 8, "EOT": (1, 2)}.items():
-        monkeypatch.setattr(by_paper, name, value)
+        monkeypatch.setattr(analysis, name, value)
     lengths = iter((3, 5))
     plain = by_steps
 
@@ -75,11 +75,11 @@ def test_runs_of_unequal_length_stand_side_by_side(
         looks = [0, 1, 2, 4, 8][: next(lengths)]
         return plain(*given, **settings | {"looks": looks, "most": 0})
 
-    monkeypatch.setattr(by_paper, "by_steps", run)
+    monkeypatch.setattr(analysis, "by_steps", run)
     split = DeviceSplit((images * 255).round().to(torch.uint8), labels)
     arm = Arm({"method": "atop"}, lambda: pipeline(network, "rt2"))
     material = Material({"atop": arm}, network, split, split, 10, THREAT, 0, images, {}, {})
-    told, arrays = by_paper.purification(material)
+    told, arrays = analysis.analyse(material)
     assert told["arms"]["atop"] == {"draws": [1, 2], "steps": [0, 1, 2, 4, 8]}
     right = arrays["right-atop"]
     assert right.shape == (2, 5, 20)

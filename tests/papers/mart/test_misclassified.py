@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tests.methods.small import batch_of, gradients, method, network, split_of
 from turncoat.errors import TurncoatError
-from turncoat.papers.mart import misclassified
 from turncoat.methods.adversarial import divergence
 from turncoat.methods.base import attack
+from turncoat.papers.mart import misclassified
 from turncoat.papers.mart.misclassified import choose
 from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings
 from turncoat.training import fit, resolve

@@ -9,9 +9,9 @@ from tests.methods.small import CLASSES, TASK, batch_of, double, gradients, meth
 from turncoat.attacks import Threat, universal_success
 from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
-from turncoat.methods import Task
-from turncoat.papers.rat.method import RatSettings
+from turncoat.methods.base import Task
 from turncoat.methods.universal import UniversalSettings, class_perturbations, reached, stratified
+from turncoat.papers.rat.method import RatSettings
 from turncoat.settings import TrainingSettings, validate
 from turncoat.training import Compute, fit
 

@@ -9,11 +9,11 @@ import torch
 from tests.methods.small import CLASSES, batch_of, gradients, images_of, method, network, softmax, split_of
 from turncoat.attacks import SHIFTS
 from turncoat.errors import TurncoatError
-from turncoat.papers.reverse.adapted import AdaptedSettings
-from turncoat.papers.reverse.method import ReverseSettings, tell_apart, with_features
 from turncoat.methods.shifting import ShiftingSettings, oracle, shifted
 from turncoat.models import Classifier, build, tensor_digest
 from turncoat.models.quantised import Quantised
+from turncoat.papers.reverse.adapted import AdaptedSettings
+from turncoat.papers.reverse.method import ReverseSettings, tell_apart, with_features
 from turncoat.settings import TrainingSettings, validate
 from turncoat.training import Compute, fit
 

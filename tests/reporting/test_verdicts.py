@@ -141,7 +141,7 @@ def test_a_faulty_claims_file_is_refused(tmp_path: Path, old: str, new: str, mes
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(TurncoatError, match=message) as error:
         claims.load(path, "mart")
-    assert "mart.yaml" in str(error.value)
+    assert "claims.yaml" in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------------------- the rules

@@ -1,4 +1,4 @@
-"""data/settings.json: all settings of a study as JSON. DVC compares its parts; the report reads the arms in full there."""
+"""data/settings.json: all settings of a study as JSON, for DVC to compare and for the report to read arms in full."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -86,7 +86,7 @@ def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         axes.set_xticks(range(len(steps)), [str(step) for step in steps])
         axes.set(title=arm, xlabel="steps", ylim=(0, 100))
     panels[0, 0].set_ylabel("accuracy (%)")
-    handles, labels = panels[0, 0].get_legend_handleslabels_of()
+    handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure, (
         f"Accuracy of purified networks on {n} images of {dataset} (seed {found.seed}) under full-gradient PGD + EOT "

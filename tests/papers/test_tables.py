@@ -11,7 +11,11 @@ import pytest
 from scipy import stats
 
 from tests.reporting import synthetic
-from turncoat.reporting import measures, paper_figures, rat_figures, rat_tables, reverse_figures, reverse_tables
+from turncoat.papers.rat import figures as rat_figures
+from turncoat.papers.rat import tables as rat_tables
+from turncoat.papers.reverse import figures as reverse_figures
+from turncoat.papers.reverse import tables as reverse_tables
+from turncoat.reporting import measures, paper_figures
 from turncoat.reporting.claims import Sweep
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import Estimate, leader
@@ -40,7 +44,7 @@ ARMS = {
 PERTURBATIONS = {"clean": "none", "pgd": "attack"}
 
 
-def resolve(dataset: str, arm: str) -> dict[str, Any]:
+def resolve(dataset: str, arm: str, section: str = "arms") -> dict[str, Any]:
     """Settings as their methods would have them."""
     method, *parts = arm.split("-")
     own: dict[str, Any] = {}

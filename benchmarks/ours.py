@@ -22,7 +22,8 @@ from turncoat.attacks.losses import objective
 from turncoat.data.batches import DeviceSplit
 from turncoat.evaluation import build_suite, evaluate
 from turncoat.evaluation.records import evaluation_cost
-from turncoat.methods import METHODS, Method, Task, arm_settings, schedule
+from turncoat.methods.base import Method, Task
+from turncoat.papers.arms import arm_settings, method_class, schedule
 from turncoat.settings import Settings, load
 from turncoat.training import loop, resolve
 from turncoat.training.average import Average
@@ -158,7 +159,7 @@ def _prepared(
         builder, _ = _prepared(settings, name, "pretrained", model, split, epsilon)
         foundation[name] = builder.deploy(builder.model)
     task = Task(Threat("linf", epsilon), int(model.spec["classes"]), foundation)  # type: ignore[index, call-overload]
-    method = METHODS[plan.method](plan.model_copy(update={"start": "baseline"}), task)
+    method = method_class(plan.method)(plan.model_copy(update={"start": "baseline"}), task)
     network = copy.deepcopy(model).requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     seen = method.prepare(network, split, 0)
     method.model.to(split.labels.device)

@@ -23,9 +23,11 @@ def main() -> None:
     from turncoat import data, models
     from turncoat.attacks import Threat
     from turncoat.data.batches import resident
-    from turncoat.evaluation.by_paper import ANALYSES, Arm, Material
     from turncoat.evaluation.perturbed import load_examples, load_perturbed
     from turncoat.files import read_json, sha256, write_atomic, write_json
+    from turncoat.papers import PAPERS
+    from turncoat.papers.material import Arm, Material
+    from turncoat.papers.parts import part
     from turncoat.settings import load
     from turncoat.training import resolve
 
@@ -60,9 +62,9 @@ def main() -> None:
     sums = {arm: sha256(folder / "best.safetensors") for arm, folder in trained.items()}
     found = {"dataset": dataset, "seed": seed, "attack": told["shown"], "weights": sums}
     arrays: dict[str, np.typing.NDArray[Any]] = {}
-    for paper, analyse in ANALYSES.items():
-        if material.of(paper):
-            found[paper], own = analyse(material)
+    for paper in PAPERS:
+        if material.of(paper) and (analysis := part(paper, "analysis")):
+            found[paper], own = analysis.analyse(material)
             arrays |= {f"{paper}-{name}": values for name, values in own.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Tables, figures, verdicts and the page, out of the records of the cells that params.yaml names.
 
-Reads params.yaml, claims/, reports/records/, reports/analysis/, the training histories in models/ and the examples in
-data/perturbed/.
+Reads params.yaml, data/settings.json, the papers' folders, reports/records/, reports/analysis/, the training histories
+in models/ and the examples in data/perturbed/.
 Writes into reports/: summary.json (percent, means over seeds), verdicts.json, tables/, figures/, curves/, robustbench/
 and report.html. A cell without a record, or with one from other settings, is "not run"; nothing stands in for it.
 """
@@ -22,13 +22,13 @@ def main() -> None:
 
     from turncoat import tracking
     from turncoat.errors import TurncoatError
-    from turncoat.methods import resolved
+    from turncoat.papers import chapters, told
     from turncoat.reporting import report
     from turncoat.settings import load
 
     settings = load()
 
-    study, verdicts = report.build(settings, lambda dataset, arm: resolved(settings, dataset, arm))
+    study, verdicts = report.build(settings, told.resolver(settings), chapters.load())
     print(
         f"{len(study.records)} of {len(study.records) + len(study.missing)} cells; {report.tally(verdicts)}", flush=True
     )

@@ -7,7 +7,8 @@ from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
 from turncoat.evaluation import build_suite
-from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
+from turncoat.methods.base import Task
+from turncoat.papers.arms import Section, arm_settings, check_arms, method_class, schedule
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
 from turncoat.training import fingerprint, initialised, resolve, train_cell
 from turncoat.training.validation import validator
@@ -37,7 +38,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     foundation = {name: pretrained_folder(dataset, seed) / name / "best.safetensors" for name in plan.builds_on}
     inputs += foundation.values()
     pretrained = {name: compute.place(models.load(path)) for name, path in foundation.items()}
-    method = METHODS[plan.method](plan, Task(threat, len(images.classes), pretrained))
+    method = method_class(plan.method)(plan, Task(threat, len(images.classes), pretrained))
 
     if plan.start == "baseline":
         inputs.append(model_folder(dataset, "baseline", seed) / "best.safetensors")

@@ -15,7 +15,8 @@ from benchmarks.ours import Multiplications
 from turncoat import data, models
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
-from turncoat.methods import METHODS, Task, arm_settings, schedule
+from turncoat.methods.base import Task
+from turncoat.papers.arms import arm_settings, method_class, schedule
 from turncoat.settings import ComputeSettings, load
 from turncoat.training import fit, initialised, resolve
 
@@ -75,7 +76,7 @@ def given(tmp_path_factory):
         settings, compute = load(), resolve(ComputeSettings(device="cpu"))
         digits = data.load(Path("data/digits"))
         network = initialised(0, lambda: models.Classifier("small_cnn", 10, digits.shape, digits.mean, digits.std))
-        method = METHODS["pgd"](arm_settings(settings, "pgd"), Task(Threat("linf", COMMON["epsilon"]), 10))
+        method = method_class("pgd")(arm_settings(settings, "pgd"), Task(Threat("linf", COMMON["epsilon"]), 10))
         train = resident(digits.train.images, digits.train.labels, "cpu")
         method.prepare(compute.place(network), train, 0)
         plan = schedule(settings, "digits", "pgd").model_copy(update={"epochs": 4})

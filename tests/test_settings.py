@@ -139,7 +139,7 @@ def test_a_wrong_value_is_named_with_its_path(tmp_path, params, change, said):
 
 @pytest.mark.fault(15, "arms.mart.betta", "unknown arms.mart.betta; did you mean beta?")
 def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
-    from turncoat.methods import check_arms
+    from turncoat.papers.arms import check_arms
 
     for change, said in (
         ({"method": "mart", "betta": 5}, "unknown arms.mart.betta; did you mean beta?"),
@@ -155,7 +155,7 @@ def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
 
 
 def test_official_mart_is_the_codes_own_figures_at_8_255():
-    from turncoat.methods import arm_settings
+    from turncoat.papers.arms import arm_settings
 
     attack = arm_settings(settings.load(ROOT / "params.yaml"), "mart-official").attack
     assert attack.epsilon * 8 / 255 == pytest.approx(0.031, rel=1e-12)

@@ -1,88 +1,20 @@
-"""params.yaml, read once and checked to the last key.
+"""params.yaml and what it is merged with, read once and checked to the last key.
 
-DVC reads params.yaml as YAML 1.2 and ignores keys it does not know; plain PyYAML reads YAML 1.1, where `1e-3` is a
-string and a repeated key silently wins. `read_yaml` reads what DVC reads, adds fractions such as `8/255`, and refuses
-repeated keys; the pydantic models below refuse everything else that is not meant.
+Beside params.yaml lie files of the same form, for what few edit: each paper's arms, further data sets, further suites.
+An entry of params.yaml takes the place of its namesake there. The pydantic models below refuse what is not meant.
 """
 
 import difflib
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from turncoat.errors import TurncoatError
+from turncoat.reading import read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
-
-# --------------------------------------------------------------------------------------------------- the YAML loader
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's core scalars, fractions, and unique keys."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-
-
-_FRACTION = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)/(\d+\.?\d*|\.\d+)$")
-for _tag, _pattern, _first in (
-    ("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL|)$"), "~nN\0"),
-    ("tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), "tTfF"),
-    ("tag:yaml.org,2002:int", re.compile(r"[-+]?\d+$|0o[0-7]+$|0x[0-9a-fA-F]+$"), "-+0123456789"),
-    (
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
-        "-+0123456789.",
-    ),
-    ("!fraction", _FRACTION, "-+0123456789."),
-):
-    for _character in _first:
-        _key = "" if _character == "\0" else _character
-        _Loader.yaml_implicit_resolvers.setdefault(_key, []).append((_tag, _pattern))
-
-
-def _fraction(loader: _Loader, node: yaml.ScalarNode) -> float:
-    numerator, denominator = node.value.split("/")
-    if float(denominator) == 0:
-        raise yaml.constructor.ConstructorError(None, None, f"{node.value}: division by zero", node.start_mark)
-    return float(numerator) / float(denominator)
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(node.value, 10 if node.value.lstrip("+-").isdigit() else 0)  # `010` is ten in YAML 1.2
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("!fraction", _fraction)
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def read_yaml(path: Path | str) -> Any:
-    """Read a YAML file as DVC does; `8/255` is a number. Any fault is a `TurncoatError` with file and line."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return yaml.load(file, _Loader)
-    except OSError as error:
-        raise TurncoatError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise TurncoatError(f"{path}{line}: {error.problem}") from error
-
-
-# --------------------------------------------------------------------------------------------------------- the models
 
 
 class Strict(BaseModel):
@@ -257,7 +189,7 @@ class StudySettings(Strict):
 
 
 class Settings(Strict):
-    """All of params.yaml. Arms stay raw here: their method's settings class knows their keys (`turncoat.methods`)."""
+    """All settings. Arms stay raw here: their method's settings class knows their keys (`turncoat.papers.arms`)."""
 
     study: StudySettings
     compute: ComputeSettings = ComputeSettings()
@@ -267,6 +199,17 @@ class Settings(Strict):
     perturbations: dict[Slug, dict[str, Any]]
     universal: dict[Slug, dict[str, Any]] = {}
     suites: dict[Slug, SuiteSettings]
+    _says: dict[str, str] = PrivateAttr(default_factory=dict)
+    _files: dict[tuple[str, str], str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def says(self) -> dict[str, str]:
+        """What an arm is, in a sentence, where a file says so. No result rests on it."""
+        return self._says
+
+    def file(self, section: str, name: str) -> str:
+        """Where the entry stands: params.yaml, or one of the files that it is merged with."""
+        return self._files.get((section, name), "params.yaml")
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> Self:
@@ -290,10 +233,68 @@ class Settings(Strict):
         return self
 
 
+# ---------------------------------------------------------------------------------------------------------- the files
+
+HERE = Path(__file__).parent
+SHELVES = ("papers/*/arms.yaml", "data/datasets.yaml", "evaluation/suites.yaml")  # merged with params.yaml
+
+
+class Merged(NamedTuple):
+    """All settings as params.yaml would hold them; what arms are, in a sentence; (section, name) -> file."""
+
+    values: dict[str, Any]
+    says: dict[str, str]
+    files: dict[tuple[str, str], str]
+
+
+def merged(path: Path | str = "params.yaml", here: Path = HERE) -> Merged:
+    """params.yaml, and what else is on the shelves of the folder `here`; nothing is checked but that they fit together.
+
+    Raises:
+        TurncoatError: a file that cannot be read, or two shelves with an entry of the same name.
+    """
+    own = read_yaml(path)
+    all_ = Merged({}, {}, {})
+    for file in [path, *(shelf for pattern in SHELVES for shelf in sorted(here.glob(pattern)))]:
+        content = own if file is path else read_yaml(file)
+        name = str(path) if file is path else Path(file).relative_to(here.parent).as_posix()
+        if not isinstance(content, dict):
+            raise TurncoatError(f"{name}: sections are wanted, such as `arms:` (got {content!r})")
+        for section, entries in content.items():
+            if file is path and not isinstance(entries, dict):
+                all_.values[section] = entries
+                continue
+            there = all_.values.setdefault(section, {})
+            if isinstance(there, dict):  # else params.yaml is at fault, and `validate` says so
+                for key, entry in (entries or {}).items():
+                    _put(all_, there, section, key, entry, name, str(path))
+    return all_
+
+
+def _put(all_: Merged, there: dict[str, Any], section: str, key: str, entry: Any, file: str, first: str) -> None:
+    """Add one entry, unless params.yaml has it; its `says` goes aside."""
+    if key in there:
+        if (other := all_.files[section, key]) != first:
+            raise TurncoatError(f"{file}: {section}.{key} also stands in {other}; give it another name")
+        return
+    if section in ("arms", "pretrained") and isinstance(entry, dict) and "says" in entry:
+        entry = dict(entry)
+        said = entry.pop("says")
+        if not isinstance(said, str) or not said.strip():
+            raise TurncoatError(f"{file}: {section}.{key}.says: a sentence is wanted (got {said!r})")
+        if section == "arms":
+            all_.says[key] = " ".join(said.split())
+    there[key] = entry
+    all_.files[section, key] = file
+
+
 def load(path: Path | str = "params.yaml") -> Settings:
-    """Read and check params.yaml.
+    """Read and check params.yaml, merged with the papers' arms and the other shelves.
 
     Raises:
         TurncoatError: a syntax fault, an unknown or missing key, a value out of range, an undefined name.
     """
-    return validate(Settings, read_yaml(path), "", str(path))
+    values, says, files = merged(path)
+    settings = validate(Settings, values, "", str(path))
+    settings._says, settings._files = says, files
+    return settings

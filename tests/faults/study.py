@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.stages.test_study import ENVIRONMENT, ROOT, edit, shell, shrink
 
-CODE = ("stages", "turncoat", "claims", ".dvc")
+CODE = ("stages", "turncoat", ".dvc")
 FILES = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore")
 
 

@@ -9,7 +9,8 @@ import torch
 from turncoat import models
 from turncoat.attacks import Threat, pgd
 from turncoat.data.batches import Batch, DeviceSplit
-from turncoat.methods import METHODS, Task
+from turncoat.methods.base import Task
+from turncoat.papers.arms import method_class
 from turncoat.randomness import generator
 from turncoat.training import initialised
 
@@ -49,7 +50,7 @@ def batch_of(n=6, seed=0):
 
 def method(name, net=None, split=None, task=TASK, **settings):
     """A prepared method in training mode."""
-    cls = METHODS[name]
+    cls = method_class(name)
     made = cls(cls.settings_class(method=name, **settings), task)
     made.prepare(network() if net is None else net, split or split_of(6), seed=0)
     made.model.train()

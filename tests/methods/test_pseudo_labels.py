@@ -10,8 +10,9 @@ from tests.methods.small import CLASSES, batch_of, gradients, images_of, method,
 from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256
-from turncoat.methods import arm_settings, pseudo_labels
+from turncoat.methods import pseudo_labels
 from turncoat.methods.pseudo_labels import ImageFile, SemiSettings, labelled_part
+from turncoat.papers.arms import arm_settings
 from turncoat.settings import TrainingSettings, load
 
 QUICK = TrainingSettings(epochs=6, batch_size=8, lr=0.05)

@@ -12,7 +12,8 @@ from turncoat.data.batches import resident
 from turncoat.data.fetch import in_mirror
 from turncoat.data.prepare import prepare
 from turncoat.data.sources import raw_files
-from turncoat.methods import METHODS, Task, arm_settings
+from turncoat.methods.base import Task
+from turncoat.papers.arms import arm_settings, method_class
 from turncoat.settings import ComputeSettings, DataSettings, TrainingSettings, load
 from turncoat.training import fit, initialised, resolve
 from turncoat.training.validation import validator
@@ -37,7 +38,7 @@ def test_every_arm_trains_on_published_images(tmp_path, source, epsilon):
         plan = arm_settings(settings, arm)
         semi = getattr(plan, "semi", None)
         plan = plan.model_copy(update={"semi": semi.model_copy(update={"labeller": QUICK})}) if semi else plan
-        method = METHODS[plan.method](plan, Task(threat, 10))
+        method = method_class(plan.method)(plan, Task(threat, 10))
         train = method.prepare(network, resident(data.train.images, data.train.labels, "cpu"), 0)
         outcome = fit(method, train, QUICK.model_copy(update={"epochs": 1}), compute, seed=0, validate=look)
         assert 0 <= outcome.history[-1]["validation_robust"] <= outcome.history[-1]["validation_clean"] <= 1, arm

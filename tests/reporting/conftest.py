@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import synthetic
 
+from tests.reporting import synthetic
+from turncoat.papers import chapters
 from turncoat.reporting import report
 
 ARMS = ["standard", "pgd", "trades", "mart", "mart-no-kl"]
@@ -14,7 +15,7 @@ ARMS = ["standard", "pgd", "trades", "mart", "mart-no-kl"]
 def build(root: Path) -> None:
     """Build the report of the study that lies below `root`."""
     settings = synthetic.settings(arms=ARMS, datasets=("digits", "cifar10"))
-    report.build(settings, synthetic.resolve, root)
+    report.build(settings, synthetic.resolve, chapters.load(), root)
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,5 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthetic.write(root, n=200)
     synthetic.write(root, seeds=(0,), datasets=("cifar10",), n=200)
     shutil.rmtree(root / "reports/records/digits/trades/2")
-    shutil.copytree(Path(__file__).parents[2] / "claims", root / "claims")
     build(root)
     return root

@@ -26,6 +26,17 @@ ARMS = {
     "mart-no-boost": (0.955, 0.70),
     "mart-no-weight": (0.95, 0.735),
 }
+OF_PAPERS = {
+    "standard": (0.97, 0.25),
+    "pgd": (0.965, 0.66),
+    "mart": (0.95, 0.74),
+    "misclassified-correct-weaker": (0.96, 0.6),
+    "misclassified-misclassified-weaker": (0.96, 0.5),
+    "advamd": (0.98, 0.3),
+    "advamd-uniform": (0.97, 0.3),
+    "rat": (0.96, 0.4),
+    "reverse": (0.97, 0.3),
+}
 ATTACK = {"attack": "pgd", "steps": 20}
 SEEDS = (0, 1, 2)
 SCHEDULE = {"epochs": 8, "lr": 0.1}
@@ -63,7 +74,7 @@ def settings(**changes: Any) -> Settings:
     return validate(Settings, params(**changes), "")
 
 
-def resolve(dataset: str, arm: str) -> dict[str, Any]:
+def resolve(dataset: str, arm: str, section: str = "arms") -> dict[str, Any]:
     """An arm with all its defaults, as records hold it."""
     own: dict[str, Any] = {}
     match arm.split("-"):
@@ -307,6 +318,22 @@ def check_figure(study: Study, drawer: Any, said: str, folder: Path) -> None:
             save(picture[0], folder / time, "figure")
     for form in ("pdf", "svg", "png"):
         assert (folder / f"first/figure.{form}").read_bytes() == (folder / f"second/figure.{form}").read_bytes()
+
+
+def of_papers(root: Path, patch: Any, n: int = 100) -> Study:
+    """A study with arms of several papers, its analyses among its files; `patch` is pytest's monkeypatch."""
+    patch.setattr("tests.reporting.synthetic.ARMS", OF_PAPERS)
+    patch.setattr("tests.reporting.synthetic.ATTACKS", ["fgsm", "pgd-20", "autoattack"])
+    write(root, n=n)
+    write_analysis(root, "digits", ["rat", "standard", "advamd", "reverse"], n)
+    return study(root)
+
+
+def trained(root: Path, arm: str, column: str, *values: float) -> None:
+    """Let training have noted a value a seed in its last two epochs."""
+    for seed, value in enumerate(values):
+        path = root / f"models/digits/{arm}/{seed}/history.json"
+        path.write_text(json.dumps([{"epoch": epoch, column: value * epoch / 2} for epoch in (1, 2)]))
 
 
 def edit(root: Path, cell: str, change: Any) -> None:

@@ -15,7 +15,7 @@ from stages import bare, marks
 from stages.common import Work, phases
 from turncoat.errors import TurncoatError
 from turncoat.files import checksum, read_json
-from turncoat.settings import Settings, load, read_yaml
+from turncoat.settings import Settings, load, merged, read_yaml
 from turncoat.settings import validate as validated
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_it_needs_neither_dvc_nor_mlflow_nor_what_draws(machine):
     done = python("-m", "stages.bare", "--pack", "results.tar.gz")
     assert "results.tar.gz: 4 cells" in done.stdout, done.stdout + done.stderr
     here = folder / "checkout"
-    for name in ("stages", "turncoat", "claims"):
+    for name in ("stages", "turncoat"):
         shutil.copytree(ROOT / name, here / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(folder / "params.yaml", here)
     with tarfile.open(folder / "results.tar.gz") as packed:
@@ -108,7 +108,7 @@ STUDY = {"datasets": ["digits"], "arms": ["mart", "rat"], "seeds": [0], "suite":
 
 
 def of_study(change=lambda params: None):
-    params = read_yaml(ROOT / "params.yaml")
+    params = merged(ROOT / "params.yaml").values
     params["study"] = dict(STUDY)
     change(params)
     return validated(Settings, params, "")

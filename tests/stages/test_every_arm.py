@@ -5,6 +5,7 @@ TURNCOAT_MIRROR=... python -m pytest -m slow tests/stages/test_every_arm.py -k "
 On CIFAR-10 the network is the ResNet-18 that params.yaml names: a core takes a minute an arm.
 """
 
+import copy
 import os
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import yaml
 
 from stages import baseline, download, evaluate, finetune, perturb, pretrain
 from turncoat.files import read_json
-from turncoat.settings import read_yaml
+from turncoat.settings import merged
 
 ROOT = Path(__file__).parents[2]
-PARAMS = read_yaml(ROOT / "params.yaml")
+PARAMS = merged(ROOT / "params.yaml").values
 IMAGES = {"digits": 60, "mnist": 60, "fashion_mnist": 60, "cifar10": 20}
 SUITE = {
     "images": None,
@@ -54,7 +55,7 @@ def study(request, tmp_path_factory, monkeypatch_module):
     name, images = request.param, IMAGES[request.param]
     if name != "digits" and not os.environ.get("TURNCOAT_MIRROR"):
         pytest.skip("TURNCOAT_MIRROR names no folder with this data set")
-    params = read_yaml(ROOT / "params.yaml")
+    params = copy.deepcopy(PARAMS)
     params["study"] |= {
         "datasets": [name],
         "seeds": [0],

@@ -62,7 +62,7 @@ def shrink(params):
 def study(tmp_path_factory):
     """A finished tiny study in a plain folder that is no git repository."""
     folder = tmp_path_factory.mktemp("study")
-    for name in ("stages", "turncoat", "claims", ".dvc"):
+    for name in ("stages", "turncoat", ".dvc"):
         skipped = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
     for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
@@ -134,8 +134,8 @@ def test_an_edit_of_the_code_re_runs_what_rests_on_it(study, tmp_path):
     shutil.copytree(study, folder, symlinks=True)
     for edited, behind in (
         ("turncoat/reporting/style.py", {"report"}),
-        ("turncoat/evaluation/by_paper.py", {"evaluate", "analyse"}),
-        ("turncoat/methods/mart.py", {"pretrain", "finetune", "report"}),
+        ("turncoat/evaluation/evaluate.py", {"evaluate", "analyse"}),
+        ("turncoat/methods/pgd.py", {"pretrain", "finetune"}),
         ("turncoat/training/loop.py", {"baseline", "pretrain", "finetune", "evaluate"}),
     ):
         before = {path.stem: path.read_bytes() for path in (folder / "data/code").iterdir()}
@@ -173,7 +173,7 @@ def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
     assert shell(folder, *bare, "1").strip() == "all cells are done"
     names = [f"reports/records/digits/{arm}/0/record.json" for arm in ("standard", "mart")]
     assert [sha256(folder / name) for name in names] == [sha256(study / name) for name in names]
-    for name in ("claims", ".dvc", "dvc.yaml", ".dvcignore"):
+    for name in (".dvc", "dvc.yaml", ".dvcignore"):
         (shutil.copytree if (study / name).is_dir() else shutil.copy)(study / name, folder / name)
     shell(folder, "dvc", "repro", "inputs")
     shell(folder, "dvc", "commit", "--force", "download", "baseline", "pretrain", "perturb", "finetune", "evaluate")

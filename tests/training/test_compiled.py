@@ -12,7 +12,8 @@ from turncoat.attacks import Threat, attacked, input_gradient
 from turncoat.attacks.losses import objective
 from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
-from turncoat.methods import METHODS, Task, arm_settings
+from turncoat.methods.base import Task
+from turncoat.papers.arms import arm_settings, method_class
 from turncoat.settings import ComputeSettings, load
 from turncoat.settings import validate as validated
 from turncoat.training import Checkpoint, fit, initialised, resolve
@@ -61,7 +62,8 @@ def test_a_step_of_each_method_costs_what_its_attack_does():
     settings, task = load(), Task(Threat("linf", 0.1), 10)
     wanted = {"standard": 0, "pgd": 10, "advamd": 5, "rat": 0, "rat-pgd": 10, "reverse": 0, "atop": 1, "fgsm": 1}
     steps = {
-        arm: METHODS[settings.arms[arm]["method"]](arm_settings(settings, arm), task).attack_steps for arm in wanted
+        arm: method_class(settings.arms[arm]["method"])(arm_settings(settings, arm), task).attack_steps
+        for arm in wanted
     }
     assert steps == wanted
 
@@ -171,7 +173,7 @@ def trained(arm, device, compute):
 
     def prepared(name, section, pretrained):
         plan = arm_settings(settings, name, section)
-        method = METHODS[plan.method](plan.model_copy(update={"start": "baseline"}), Task(task, 10, pretrained))
+        method = method_class(plan.method)(plan.model_copy(update={"start": "baseline"}), Task(task, 10, pretrained))
         network = initialised(0, lambda: models.Classifier("small_cnn", 10, (1, 8, 8), [0.5], [0.25])).to(device)
         seen = method.prepare(network, data, 0)
         method.model.to(device)

@@ -10,7 +10,8 @@ from turncoat import models
 from turncoat.attacks import Threat, pgd
 from turncoat.data.batches import Batch, resident
 from turncoat.data.prepare import prepare
-from turncoat.methods import METHODS, Task, arm_settings, schedule
+from turncoat.methods.base import Task
+from turncoat.papers.arms import arm_settings, method_class, schedule
 from turncoat.randomness import generator
 from turncoat.settings import ComputeSettings, load
 from turncoat.training import fit, initialised, resolve
@@ -24,7 +25,7 @@ BFLOAT16 = replace(FLOAT32, precision="bfloat16")
 
 def method_of(name, network, train=None):
     plan = arm_settings(SETTINGS, name)
-    method = METHODS[plan.method](plan.model_copy(update={"start": "baseline"}), Task(THREAT, 10))
+    method = method_class(plan.method)(plan.model_copy(update={"start": "baseline"}), Task(THREAT, 10))
     method.prepare(FLOAT32.place(network), train, 0)
     return method
 

@@ -1,4 +1,4 @@
-"""claims/<paper>.yaml: what a paper says, where, and the measurement that decides it. See docs/claims.md."""
+"""A paper's claims.yaml: what it says, where, and the measurement that decides it. See docs/claims.md."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -7,8 +7,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from turncoat.errors import TurncoatError
 from turncoat.settings import Slug, Strict, read_yaml, validate
-
-PAPERS = ("mart", "atop", "advamd", "rat", "reverse")
 
 
 def _one_line(text: str) -> str:
@@ -122,7 +120,7 @@ class Sweep(Strict):
 
 
 class Paper(Strict):
-    """A claims file. `arms` says what each arm of params.yaml stands for in this paper; claims may use no other."""
+    """A claims file. `arms` names those that the paper's tables and figures show; claims may use no other."""
 
     name: Slug
     short: Text
@@ -133,7 +131,7 @@ class Paper(Strict):
     easy: Text
     difficult: Text
     deviations: list[Text] = Field(min_length=1)
-    arms: dict[Slug, Text] = Field(min_length=1)
+    arms: list[Slug] = Field(min_length=1)
     reported: list[ReportedValue] = []
     sweeps: list[Sweep] = []
     claims: list[Claim] = Field(min_length=1)
@@ -161,17 +159,13 @@ class Paper(Strict):
         return self
 
 
-def load(folder: Path | str = "claims") -> list[Paper]:
-    """Read and check the claims files of the five papers, in the order of `PAPERS`.
+def load(path: Path, name: str) -> Paper:
+    """Read and check the claims file of the paper `name`.
 
     Raises:
-        TurncoatError: a file is missing, a field is unknown, missing or of the wrong kind; names file and field.
+        TurncoatError: the file is missing, a field is unknown, missing or of the wrong kind; names file and field.
     """
-    papers = []
-    for name in PAPERS:
-        path = Path(folder) / f"{name}.yaml"
-        paper = validate(Paper, read_yaml(path), "", str(path))
-        if paper.name != name:
-            raise TurncoatError(f"{path}: name: is {paper.name}, must be the file's own, {name}")
-        papers.append(paper)
-    return papers
+    paper = validate(Paper, read_yaml(path), "", str(path))
+    if paper.name != name:
+        raise TurncoatError(f"{path}: name: is {paper.name}, must be the folder's own, {name}")
+    return paper

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from turncoat.reporting import paper_figures, style
-from turncoat.reporting.claims import Paper
-from turncoat.reporting.figures import FIGURES, OWN_FIGURES, PAPER_FIGURES
+from turncoat.reporting.chapter import Chapter
+from turncoat.reporting.figures import FIGURES, PAPER_FIGURES
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import Picture
 from turncoat.reporting.verdicts import Verdict
@@ -53,9 +53,9 @@ class Sheet:
         return Drawn(name, self.paper, self.dataset, self.title, alt)
 
 
-def draw(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], folder: Path) -> list[Drawn]:
+def draw(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict], folder: Path) -> list[Drawn]:
     """Draw and save every figure of every data set, then those of each paper whose method was run; a process a core."""
-    sheets = list(_sheets(study, papers, verdicts))
+    sheets = list(_sheets(study, chapters, verdicts))
     shares = max(1, min(os.cpu_count() or 1, 4, len(sheets) // 8)) if hasattr(os, "fork") else 1
 
     def share(number: int) -> list[tuple[int, Drawn | None]]:
@@ -99,12 +99,13 @@ def forked(work: Callable[[int], T], count: int) -> list[T]:
     return results
 
 
-def _sheets(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> Iterator[Sheet]:
+def _sheets(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict]) -> Iterator[Sheet]:
     looks = style.looks(study.settings.study.arms, study.settings.arms)
     for dataset in study.datasets:
         for name, (title, drawer) in FIGURES.items():
             yield Sheet(name, dataset, title, partial(drawer, study, dataset, study.arms(dataset), looks))
-        for paper in papers:
+        for chapter in chapters:
+            paper = chapter.paper
             if len(arms := study.arms_of(dataset, paper.name, list(paper.arms))) < 2:
                 continue
             mine = {verdict.claim: verdict for verdict in verdicts if verdict.dataset == dataset}
@@ -112,7 +113,7 @@ def _sheets(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict]) 
             yield Sheet("effects", dataset, "Effects measured and reported", effects, paper.name)
             ablation = partial(paper_figures.ablation, study, dataset, paper.claims, looks)
             yield Sheet("ablation", dataset, "Components and what they are compared with", ablation, paper.name)
-            for name, (title, drawer) in (OWN_FIGURES.get(paper.name, {}) | PAPER_FIGURES).items():
+            for name, (title, drawer) in {**chapter.figures, **PAPER_FIGURES}.items():
                 yield Sheet(name, dataset, title, partial(drawer, study, dataset, arms, looks), paper.name)
             for swept in paper.sweeps:
                 name = f"sweep-{swept.setting.replace('.', '-')}-{swept.metric}"

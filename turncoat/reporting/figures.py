@@ -2,25 +2,16 @@
 figure with an alternative text that says in words what it shows; None where the measures are not there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from turncoat.reporting import (
-    advamd_figures,
-    atop_figures,
-    images,
-    mart_figures,
-    paper_figures,
-    rat_figures,
-    reverse_figures,
-    style,
-)
+from turncoat.reporting import images, paper_figures, style
+from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.measures import accuracy, curve, error_bar, leader, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
 CROWD = 10  # more arms than this are drawn without their intervals, which the tables hold
-Drawer = Callable[[Study, str, Sequence[str], Mapping[str, Look]], Picture]
 
 
 def tradeoff(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
@@ -169,36 +160,4 @@ PAPER_FIGURES: dict[str, tuple[str, Drawer]] = {  # with the arms of one paper a
     "security-curve": FIGURES["security-curve"],
     "training": FIGURES["training"],
     "checkpoints": ("Best against last checkpoint", paper_figures.checkpoints),
-}
-OWN_FIGURES: dict[str, dict[str, tuple[str, Drawer]]] = {  # of one paper alone
-    "mart": {
-        "subsets": ("Misclassified against correct examples", mart_figures.subsets),
-        "attacks": ("PGD beside AutoAttack", mart_figures.attacks),
-    },
-    "advamd": {
-        "branches": ("Main and auxiliary batch norm apart", advamd_figures.branches),
-        "mismatch": ("Mismatch of distributions", advamd_figures.mismatch),
-        "surface": ("Judgement surface", advamd_figures.surface),
-        "by-vulnerability": ("Accuracy by vulnerability", advamd_figures.by_vulnerability),
-    },
-    "rat": {
-        "perturbations": ("Universal perturbations as images", rat_figures.class_perturbations),
-        "from-to": ("Which class gives way to which", rat_figures.from_to),
-        "controls": ("RAT beside its controls", rat_figures.controls),
-        "universal": ("Universal perturbations by target", rat_figures.universal),
-        "matrices": ("Which class gives way, before and after", rat_figures.matrices),
-        "fgsm-curves": ("FGSM over its radius", rat_figures.fgsm_curves),
-    },
-    "atop": {
-        "by-transform": ("Transforms before and after fine-tuning", atop_figures.by_transform),
-        "strength": ("Draws and steps of the attack", atop_figures.strength),
-        "on-the-way": ("Images on their way through", atop_figures.on_the_way),
-    },
-    "reverse": {
-        "gains": ("What calibrators add, shift by shift", reverse_figures.gains),
-        "shifts": ("Shift by shift", reverse_figures.shifts),
-        "severities": ("Shift by severity", reverse_figures.severities),
-        "confidence": ("Confidence before and after", reverse_figures.confidence),
-        "reversed": ("Images and their reverse perturbations", reverse_figures.reversed_images),
-    },
 }

@@ -8,18 +8,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
+from turncoat.errors import TurncoatError
 from turncoat.files import sha256
 from turncoat.reporting import style
+from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Claim, Paper
 from turncoat.reporting.drawing import Drawn
 from turncoat.reporting.measures import NORMS, accuracy
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
-from turncoat.reporting.tables import OWN_TABLES, p_text, points
+from turncoat.reporting.tables import p_text, points
 from turncoat.reporting.verdicts import WORDS, Verdict, margin_text
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @dataclass(frozen=True)
@@ -33,23 +40,15 @@ class Number:
 
 def render(
     study: Study,
-    papers: Sequence[Paper],
+    chapters: Sequence[Chapter],
     verdicts: Sequence[Verdict],
     made: Mapping[str, Table],
     drawn: Sequence[Drawn],
 ) -> str:
     """The page as HTML. The figures must lie in reports/figures/ already; the same files give the same bytes."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = _environment()
     environment.filters |= {"points": points, "p": p_text, "slug": lambda word: str(word).replace(" ", "-")}
+    papers = [chapter.paper for chapter in chapters]
     pictures = [(figure, _uri(study, figure)) for figure in drawn]
     page = environment.get_template("report.html.j2").render(
         study=study,
@@ -63,7 +62,9 @@ def render(
         explorer=_explorer(study),
         metrics=_metrics(study),
         tables=made,
-        own_tables=OWN_TABLES,
+        own_tables={chapter.paper.name: list(chapter.tables) for chapter in chapters},
+        diagrams={chapter.paper.name: diagram(chapter) for chapter in chapters},
+        says=study.settings.says,
         pictures=pictures,
         looks=style.looks(study.settings.study.arms, study.settings.arms),
         provenance=_provenance(study),
@@ -72,6 +73,33 @@ def render(
         total=len(study.records) + len(study.missing),
     )
     return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def diagram(chapter: Chapter) -> Markup:
+    """The SVG of a paper's diagram.
+
+    Raises:
+        TurncoatError: the template has a fault.
+    """
+    import jinja2
+
+    try:
+        return Markup(_environment().from_string(chapter.diagram).render())
+    except jinja2.TemplateError as error:
+        raise TurncoatError(f"{chapter.paper.name}/diagram.svg.j2: {error}") from error
+
+
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def _uri(study: Study, figure: Drawn) -> str:

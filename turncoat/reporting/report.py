@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from turncoat.files import write_atomic, write_json
-from turncoat.reporting import claims, drawing, page, robustbench, tables
+from turncoat.reporting import drawing, page, robustbench, tables
+from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.measures import summary
 from turncoat.reporting.study import Resolve, Study, load
 from turncoat.reporting.verdicts import WORDS, Verdict, judge_all
@@ -17,14 +18,19 @@ from turncoat.settings import Settings
 MADE = ("tables", "figures", "curves", "robustbench")
 
 
-def build(settings: Settings, resolve: Resolve, root: Path | str = ".") -> tuple[Study, list[Verdict]]:
+def build(
+    settings: Settings, resolve: Resolve, chapters: Sequence[Chapter], root: Path | str = "."
+) -> tuple[Study, list[Verdict]]:
     """Read the study below `root` and write its report into `reports/` there; the same records give the same bytes.
 
+    Args:
+        chapters: the papers', in the order of the page.
+
     Raises:
-        TurncoatError: a claims file, a record or its examples cannot be read or do not belong together.
+        TurncoatError: a record or its examples cannot be read or do not belong together.
     """
     root = Path(root)
-    papers = claims.load(root / "claims")
+    papers = [chapter.paper for chapter in chapters]
     study = load(settings, resolve, root)
     verdicts = judge_all(study, papers)
 
@@ -32,13 +38,13 @@ def build(settings: Settings, resolve: Resolve, root: Path | str = ".") -> tuple
     for name in MADE:  # nothing of an earlier study may stay behind
         shutil.rmtree(reports / name, ignore_errors=True)
         (reports / name).mkdir(parents=True)
-    made = tables.write(study, papers, verdicts, reports / "tables")
-    drawn = drawing.draw(study, papers, verdicts, reports / "figures")
+    made = tables.write(study, chapters, verdicts, reports / "tables")
+    drawn = drawing.draw(study, chapters, verdicts, reports / "figures")
     write_atomic(reports / "curves" / "training.csv", tables.training_curves(study))
     robustbench.write(study, papers, reports / "robustbench")
     write_json(reports / "summary.json", summary(study))
     write_json(reports / "verdicts.json", [_plain(verdict) for verdict in verdicts])
-    write_atomic(reports / "report.html", page.render(study, papers, verdicts, made, drawn))
+    write_atomic(reports / "report.html", page.render(study, chapters, verdicts, made, drawn))
     return study, verdicts
 
 

@@ -1,11 +1,11 @@
 """The study as its files tell it: the cells that params.yaml names, and the record of each, or why there is none."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,13 @@ from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.statistics import Outcomes
 from turncoat.settings import Settings
 
-Resolve = Callable[[str, str], Mapping[str, Any]]
+Section: TypeAlias = Literal["arms", "pretrained"]  # of the settings, where networks to train are described
+
+
+class Resolve(Protocol):
+    """An arm's settings on a data set, every default filled in, as a record holds them; or those of `pretrained`."""
+
+    def __call__(self, dataset: str, arm: str, section: Section = "arms") -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Study:
     settings: Settings
     records: Mapping[Cell, Record]
     missing: Mapping[Cell, str]
+    resolve: Resolve
 
     def of(self, dataset: str, arm: str) -> list[tuple[Cell, Record]]:
         """The cells of one arm on one data set that have a record, by seed."""
@@ -158,14 +165,14 @@ def load(settings: Settings, resolve: Resolve, root: Path | str = ".") -> Study:
     """Read the record of every expected cell; a cell without one, or with one from other settings, goes to `missing`.
 
     Args:
-        resolve: (dataset, arm) -> the arm's settings with every default filled in, as a record holds them.
+        resolve: what the records are to have been made with.
 
     Raises:
         TurncoatError: a record that cannot be read: broken JSON, a missing field, a count above its n.
     """
     records: dict[Cell, Record] = {}
     missing: dict[Cell, str] = {}
-    study = Study(Path(root), settings, records, missing)
+    study = Study(Path(root), settings, records, missing, resolve)
     for cell in expected(settings):
         path = study.path(cell)
         if not path.exists():

@@ -5,11 +5,10 @@ The best of a column is bold only where its interval lies above every other arm'
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from turncoat.reporting import rat_tables, reverse_tables
-from turncoat.reporting.atop_figures import transforms_table
+from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
 from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, mean, training_passes
@@ -213,25 +212,18 @@ def p_text(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
-OWN_TABLES: dict[str, dict[str, Callable[[Study, str, Sequence[str]], Table | None]]] = {
-    # of one paper alone, named `<paper>-<what>-<data set>`
-    "atop": {"transforms": transforms_table},
-    "rat": {"controls": rat_tables.controls, "differences": rat_tables.differences},
-    "reverse": {"shifts": reverse_tables.shifts, "gains": reverse_tables.gains, "bits": reverse_tables.by_bits},
-}
-
-
-def write(study: Study, papers: Sequence[Paper], verdicts: Sequence[Verdict], folder: Path) -> dict[str, Table]:
+def write(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict], folder: Path) -> dict[str, Table]:
     """Save all tables; returns them by name."""
+    papers = [chapter.paper for chapter in chapters]
     tables = [missing_table(study)]
     for dataset in study.datasets:
         tables.append(main_table(study, dataset, study.settings.study.arms))
         tables += [make(study, dataset) for make in (seeds_table, checkpoints_table, cost_table)]
-        for paper in papers:
+        for chapter in chapters:
+            paper = chapter.paper
             if arms := study.arms_of(dataset, paper.name, list(paper.arms)):
                 tables.append(paper_table(study, paper, dataset))
-                makers = OWN_TABLES.get(paper.name, {}).values()
-                tables += [table for make in makers if (table := make(study, dataset, arms))]
+                tables += [table for make in chapter.tables.values() if (table := make(study, dataset, arms))]
     tables += [verdict_table(papers, verdicts, dataset) for dataset in study.settings.study.datasets]
     for table in tables:
         table.save(folder)

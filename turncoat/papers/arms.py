@@ -1,0 +1,107 @@
+"""All methods by name, and the arms of a study checked against them."""
+
+import importlib
+import re
+from typing import Any, Literal
+
+from turncoat.errors import TurncoatError
+from turncoat.methods import METHODS
+from turncoat.methods.base import Method
+from turncoat.papers import PAPERS
+from turncoat.papers.parts import methods
+from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
+
+Section = Literal["arms", "pretrained"]  # of the settings, where networks to train are described
+
+
+def known() -> dict[str, str]:
+    """Every method: name -> `module:Class`, the comparators' first.
+
+    Raises:
+        TurncoatError: two folders have a method of the same name.
+    """
+    found = dict(METHODS)
+    for paper in PAPERS:
+        for name, place in methods(paper).items():
+            if name in found:
+                raise TurncoatError(f"turncoat/papers/{paper}: METHODS: {name} is also {found[name]}")
+            found[name] = place
+    return found
+
+
+def module_of(method: str) -> str:
+    """The dotted name of the module that the method stands in.
+
+    Raises:
+        TurncoatError: there is no such method.
+    """
+    places = known()
+    if method not in places:
+        raise TurncoatError(f"{method!r} is not defined; there are {', '.join(places)}")
+    return places[method].split(":")[0]
+
+
+def method_class(method: str) -> type[Method[Any]]:
+    """The class of the method; its module is imported here, and no other method's.
+
+    Raises:
+        TurncoatError: there is no such method.
+    """
+    module = module_of(method)
+    name = known()[method].split(":")[1]
+    try:
+        found: type[Method[Any]] = getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise TurncoatError(f"{module.replace('.', '/')}.py: method {method}: {name} is not there ({error})") from error
+    return found
+
+
+def arm_settings(settings: Settings, arm: str, section: Section = "arms") -> ArmSettings:
+    """The settings of `arms.<arm>` (or `pretrained.<arm>`), in the class that its method names.
+
+    Raises:
+        TurncoatError: the arm or its method is not defined, or a key is unknown or out of range.
+    """
+    arms = getattr(settings, section)
+    if arm not in arms:
+        raise TurncoatError(f"params.yaml: {section}.{arm} is not defined; there are {', '.join(arms) or 'none'}")
+    raw, file = arms[arm], settings.file(section, arm)
+    if raw.get("method") not in (there := known()):
+        raise TurncoatError(
+            f"{file}: {section}.{arm}.method: {raw.get('method')!r} is not defined; there are {', '.join(there)}"
+        )
+    return validate(method_class(raw["method"]).settings_class, raw, f"{section}.{arm}", file)
+
+
+def schedule(settings: Settings, dataset: str, arm: str, section: Section = "arms") -> TrainingSettings:
+    """The data set's `finetuning` schedule with the arm's departures from it; `epochs: 8x` is eight times as long."""
+    departures = dict(arm_settings(settings, arm, section).training)
+    usual = settings.datasets[dataset].finetuning.model_dump()
+    if times := re.fullmatch(r"([1-9]\d*)x", str(departures.get("epochs"))):
+        departures["epochs"] = int(times[1]) * usual["epochs"]
+    file = settings.file(section, arm)
+    return validate(TrainingSettings, usual | departures, f"{section}.{arm}.training", file)
+
+
+def resolved(settings: Settings, dataset: str, arm: str, section: Section = "arms") -> dict[str, Any]:
+    """All settings of an arm on a data set, defaults filled in: what its record says it was made with."""
+    plan = arm_settings(settings, arm, section)
+    start = plan.start or settings.datasets[dataset].start
+    training = schedule(settings, dataset, arm, section).model_dump()
+    return plan.model_dump() | {"start": start, "training": training}
+
+
+def check_arms(settings: Settings) -> None:
+    """Check every arm that is defined, the ones outside the study too: a typing error is found at once."""
+    named: list[tuple[Section, str]] = [("arms", arm) for arm in settings.arms]
+    named += [("pretrained", arm) for arm in settings.pretrained]
+    for section, arm in named:
+        file = settings.file(section, arm)
+        for name in arm_settings(settings, arm, section).builds_on:
+            if section == "pretrained":
+                raise TurncoatError(f"{file}: pretrained.{arm} builds on {name}: only arms build on `pretrained`")
+            arm_settings(settings, name, "pretrained")
+            if arm in settings.study.arms and name not in settings.study.pretrained:
+                raise TurncoatError(f"{file}: arms.{arm} builds on {name}: add it to study.pretrained in params.yaml")
+        for dataset in settings.study.datasets:
+            schedule(settings, dataset, arm, section)

@@ -1,0 +1,58 @@
+"""data/settings.json: all settings of a study as JSON, for DVC to compare and for the report to read arms in full."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from turncoat.files import checksum, read_json
+from turncoat.reporting.study import Resolve
+from turncoat.settings import HERE, Settings, merged
+
+FILE = Path("data/settings.json")
+
+
+def told(settings: Settings, path: Path | str = "params.yaml") -> dict[str, Any]:
+    """params.yaml merged with all that it is merged with, and beside it:
+
+    `says`      arm -> what it is, in a sentence
+    `resolved`  section -> data set -> arm of the study, or name under `pretrained` -> its settings with all defaults
+    `code`      checksum of the code that has these defaults
+    """
+    from turncoat.papers.arms import resolved
+
+    study = settings.study
+    there = {
+        "arms": {name: {arm: resolved(settings, name, arm) for arm in study.arms} for name in study.datasets},
+        "pretrained": {
+            name: {which: resolved(settings, name, which, "pretrained") for which in settings.pretrained}
+            for name in study.datasets
+        },
+    }
+    return _stated(path) | {"resolved": there, "code": _code()}
+
+
+def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
+    """An arm's settings with all defaults: from data/settings.json, or, where that is of other settings, made anew.
+
+    Making them anew imports the methods, and torch with them.
+    """
+    kept = read_json(FILE) if FILE.exists() else {}
+    there = kept.pop("resolved", None)
+    if there is None or kept != _stated(path) | {"code": _code()}:
+        there = told(settings, path)["resolved"]
+
+    def resolve(dataset: str, arm: str, section: Literal["arms", "pretrained"] = "arms") -> dict[str, Any]:
+        found: dict[str, Any] = there[section][dataset][arm]
+        return found
+
+    return resolve
+
+
+def _stated(path: Path | str) -> dict[str, Any]:
+    """What the files say, as JSON holds it."""
+    values, says, _ = merged(path)
+    return values | {"says": says}
+
+
+def _code() -> str:
+    files = [*HERE.glob("methods/*.py"), *HERE.glob("papers/**/*.py")]
+    return checksum(HERE / "settings.py", *sorted(files))

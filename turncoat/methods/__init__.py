@@ -1,39 +1,56 @@
 """The methods by name, and the arms of params.yaml checked against them."""
 
+import importlib
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from turncoat.errors import TurncoatError
-from turncoat.methods.adapted import Adapted
-from turncoat.methods.advamd import AdvAmd
-from turncoat.methods.atop import Atop
 from turncoat.methods.base import Method, Task
-from turncoat.methods.fast_advprop import FastAdvProp
-from turncoat.methods.mart import Mart
-from turncoat.methods.misclassified import Misclassified
-from turncoat.methods.pgd import PGDTraining
-from turncoat.methods.purifying import PurifierTraining
-from turncoat.methods.rat import Rat
-from turncoat.methods.reverse import Reverse
-from turncoat.methods.standard import Standard
-from turncoat.methods.trades import Trades
 from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
 
 Section = Literal["arms", "pretrained"]  # of params.yaml, where networks to train are described
-METHODS: dict[str, type[Method[Any]]] = {
-    "standard": Standard,
-    "pgd": PGDTraining,
-    "trades": Trades,
-    "mart": Mart,
-    "misclassified": Misclassified,
-    "advamd": AdvAmd,
-    "fast_advprop": FastAdvProp,
-    "atop": Atop,
-    "purifier": PurifierTraining,
-    "rat": Rat,
-    "reverse": Reverse,
-    "adapted": Adapted,
-}
+
+
+class Lazy(Mapping[str, type[Method[Any]]]):
+    """Names to classes, each of which is imported when it is first asked for: an arm rests on its own method alone."""
+
+    def __init__(self, where: dict[str, str]) -> None:
+        self.where = where
+
+    def __getitem__(self, name: str) -> type[Method[Any]]:
+        module, _, cls = self.where[name].partition(":")
+        found: type[Method[Any]] = getattr(importlib.import_module(module), cls)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.where)
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+
+METHODS = Lazy(
+    {
+        "standard": "turncoat.methods.standard:Standard",
+        "pgd": "turncoat.methods.pgd:PGDTraining",
+        "trades": "turncoat.methods.trades:Trades",
+        "mart": "turncoat.methods.mart:Mart",
+        "misclassified": "turncoat.methods.misclassified:Misclassified",
+        "advamd": "turncoat.methods.advamd:AdvAmd",
+        "fast_advprop": "turncoat.methods.fast_advprop:FastAdvProp",
+        "atop": "turncoat.methods.atop:Atop",
+        "purifier": "turncoat.methods.purifying:PurifierTraining",
+        "rat": "turncoat.methods.rat:Rat",
+        "reverse": "turncoat.methods.reverse:Reverse",
+        "adapted": "turncoat.methods.adapted:Adapted",
+    }
+)
+
+
+def module_of(method: str) -> str:
+    """Dotted name of the module that a method is defined in."""
+    return METHODS.where[method].partition(":")[0]
 
 
 def arm_settings(settings: Settings, arm: str, section: Section = "arms") -> ArmSettings:
@@ -85,4 +102,4 @@ def check_arms(settings: Settings) -> None:
             schedule(settings, dataset, arm, section)
 
 
-__all__ = ["METHODS", "Method", "Task", "arm_settings", "check_arms", "resolved", "schedule"]
+__all__ = ["METHODS", "Method", "Task", "arm_settings", "check_arms", "module_of", "resolved", "schedule"]

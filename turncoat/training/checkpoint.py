@@ -36,6 +36,11 @@ def fingerprint(settings: Mapping[str, Any], inputs: Iterable[Path | str], code:
     return digest.hexdigest()[:32]
 
 
+def duration_file(key: str) -> Path:
+    """Where the seconds of a training are kept: apart from its outputs, which the same settings make the same."""
+    return Path(".scratch") / "durations" / f"{key}.json"
+
+
 class Scratch:
     """The locked folder of one piece of work; `with Scratch(key, "training digits/mart/0") as scratch: ...`.
 

@@ -55,7 +55,11 @@ def closure(modules: Iterable[str], root: Path = ROOT) -> set[Path]:
         else:
             package = module if file.name == "__init__.py" else module.rpartition(".")[0]
             chosen = name if _gathers(file) else ""
-            waiting += [(source, taken) for source, taken, bound in _imports(file, package) if chosen in ("", bound)]
+            waiting += [
+                (source, taken)
+                for source, taken, bound in _imports(file, package, *_edition(file))
+                if chosen in ("", bound)
+            ]
     return files
 
 
@@ -100,10 +104,11 @@ def _gathers(file: Path) -> bool:
     )
 
 
-def _imports(file: Path, package: str) -> list[tuple[str, str, str]]:
+@cache
+def _imports(file: Path, package: str, *edition: int) -> list[tuple[str, str, str]]:
     """What a file of `package` imports: (module, the name taken from it or "" for all, the name that it gets here)."""
     found = []
-    for node in _statements(_parsed(file, *_edition(file)).body):
+    for node in _statements(_parsed(file, *edition).body):
         if isinstance(node, ast.Import):
             found += [(alias.name, "", alias.asname or alias.name.partition(".")[0]) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -4,8 +4,10 @@
 
 Runs what is not done yet, several cells at a time, and stops after the given minutes; run it again and it goes on, in
 the middle of a training from its last checkpoint. Needs torch, torchvision, pydantic, safetensors, scipy, scikit-learn,
-tqdm and PyYAML. Tracking is off. A stage is done for its part of params.yaml, its code, and those of the stages it
-builds on: a new seed or arm adds its own cells, a comment nothing. Then there are two ways back.
+tqdm and PyYAML. Tracking is off. A cell is done for its part of params.yaml, its code, and those of the cells it
+follows, as dvc.yaml has it: a new seed or arm adds its own cells and the analysis, a comment nothing.
+
+There are two ways back.
 
 Results alone, some megabytes without weights and images, into any checkout with the same params.yaml and claims; its
 report holds every table, figure and verdict, while `dvc repro` there would compute everything anew:
@@ -26,16 +28,16 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
 
-from stages.common import Work, phases, run, workers
+from stages.common import run
 from stages.marks import Marks
+from stages.pipeline import Cell, cells
+from stages.walk import LOGS, Unfinished, behind, walk, workers
 from turncoat.errors import TurncoatError
-from turncoat.settings import load
+from turncoat.settings import load, read_yaml
 
-LOGS = Path(".scratch/logs")
 UNFINISHED = 3  # exit status: there is more to do
 # What the report is made of, and what says where it came from.
 RESULTS = (
@@ -60,41 +62,55 @@ def main() -> None:
     if not given.minutes >= 0.1:
         raise TurncoatError(f"--minutes {given.minutes}: give a number from 0.1")
     deadline = time.monotonic() + 60 * given.minutes
-    settings = load()
-    marks = Marks(settings)
-    for phase in phases(settings.study):
-        todo = [chain for chain in phase if not all(marks.done(work) for work in chain)]
-        if left := side_by_side(todo, marks, deadline):
-            print(f"{left} of {len(phase)} left, and what follows them: run it again")
-            sys.exit(UNFINISHED)
+    load()
+    at_once = workers()
+    # the report draws, with packages that are not here
+    plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
+    LOGS.mkdir(parents=True, exist_ok=True)
+    execute(plan["inputs"], deadline)
+    marks = Marks(plan)
+    waiting = [name for name, cell in plan.items() if cell.stage != "inputs" and not marks.done(cell)]
+    if left := walk(plan, behind(plan, waiting), in_slices(marks, deadline), at_once):
+        print(f"{left} cells left: run it again")
+        sys.exit(UNFINISHED)
     print("all cells are done")
 
 
-def side_by_side(chains: Sequence[list[Work]], marks: Marks, deadline: float) -> int:
-    """Run chains of stages, each in order, several at a time; how many the deadline left unfinished.
+def in_slices(marks: Marks, deadline: float) -> Callable[[list[Cell]], str]:
+    """What runs a chain of cells up to the deadline (of `time.monotonic`), and marks each that is done."""
+
+    def chain_of(chain: list[Cell]) -> str:
+        said = ""
+        for cell in chain:
+            said = execute(cell, deadline)
+            marks.set(cell)
+        return said
+
+    return chain_of
+
+
+def execute(cell: Cell, deadline: float) -> str:
+    """Run a cell's command; its last line.
 
     Raises:
-        TurncoatError: stages failed; the others were run to their end, and the failed ones' logs are named.
+        Unfinished: the deadline came before its end, or its beginning.
+        TurncoatError: it failed; its log is named.
     """
-    LOGS.mkdir(parents=True, exist_ok=True)
-    left, failed = 0, []
-    with ThreadPoolExecutor(workers()) as pool:
-        jobs = {pool.submit(_chain, chain, marks, deadline): chain for chain in chains}
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Unfinished("waits for the next slice")
+    log, environment = LOGS / f"{cell}.log", {"OMP_NUM_THREADS": "1"} | os.environ | {"TURNCOAT_TRACKING": "off"}
+    with open(log, "w") as file:
         try:
-            for job in as_completed(jobs):
-                try:
-                    finished, said = job.result()
-                except TurncoatError as error:
-                    failed.append(str(error))
-                    finished, said = True, "FAILED"
-                print(f"{jobs[job][-1]}: {said}", flush=True)
-                left += not finished
-        except BaseException:  # Ctrl-C: the cells that wait do not start
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if failed:
-        raise TurncoatError("\n".join(failed))
-    return left
+            code = subprocess.run(
+                cell.command, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=left
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise Unfinished("cut off; it goes on from its last checkpoint") from None
+    lines = log.read_text().strip().splitlines() or [""]
+    if code:
+        raise TurncoatError(f"{cell} failed: {lines[-1]}; see {log}")
+    return lines[-1]
 
 
 def pack(target: Path) -> None:
@@ -112,35 +128,6 @@ def pack(target: Path) -> None:
         for path in files:
             packed.add(path)
     print(f"{target}: {records} cells, {len(files)} files, {target.stat().st_size / 1e6:.1f} MB")
-
-
-def _chain(chain: list[Work], marks: Marks, deadline: float) -> tuple[bool, str]:
-    """Run a chain's stages that are not done; whether all are now, and what to say of it.
-
-    Raises:
-        TurncoatError: a stage failed; its log is named.
-    """
-    said = ""
-    for work in chain:
-        if marks.done(work):
-            continue
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False, "waits for the next slice"
-        log, environment = LOGS / f"{work}.log", {"OMP_NUM_THREADS": "1"} | os.environ | {"TURNCOAT_TRACKING": "off"}
-        with open(log, "w") as file:
-            try:
-                code = subprocess.run(
-                    work.command(), stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=left
-                ).returncode
-            except subprocess.TimeoutExpired:
-                return False, "cut off; it goes on from its last checkpoint"
-        lines = log.read_text().strip().splitlines() or [""]
-        if code:
-            raise TurncoatError(f"{work} failed: {lines[-1]}; see {log}")
-        marks.set(work)
-        said = lines[-1]
-    return True, said
 
 
 if __name__ == "__main__":

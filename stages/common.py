@@ -1,18 +1,11 @@
 """What every stage's command line shares: cell arguments, one-line errors, folders of a cell."""
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from turncoat.errors import TurncoatError
-
-if TYPE_CHECKING:
-    from turncoat.settings import StudySettings
 
 LESS_MEMORY = (
     "nothing was made smaller: in params.yaml, lower batch_size (of datasets.<name>.training or finetuning, or of the "
@@ -87,54 +80,3 @@ def times_file(dataset: str, arm: str, seed: int) -> Path:
 
 def record_folder(dataset: str, arm: str, seed: int) -> Path:
     return Path("reports") / "records" / dataset / arm / str(seed)
-
-
-@dataclass(frozen=True)
-class Work:
-    """One stage of one cell."""
-
-    stage: str
-    dataset: str
-    arm: str | None = None
-    seed: int | None = None
-
-    def __str__(self) -> str:
-        """DVC's name of it, such as finetune@digits-mart-0."""
-        return f"{self.stage}@" + "-".join(
-            str(part) for part in (self.dataset, self.arm, self.seed) if part is not None
-        )
-
-    def command(self) -> list[str]:
-        """What dvc.yaml runs for it."""
-        command = [sys.executable, "-m", f"stages.{self.stage}"]
-        for name in ("dataset", "arm", "seed"):
-            if (value := getattr(self, name)) is not None:
-                command += [f"--{name}", str(value)]
-        return command
-
-
-def phases(study: "StudySettings") -> list[list[list[Work]]]:
-    """The study up to its report: phases one after the other, of chains that may run side by side."""
-    pairs = [(dataset, seed) for dataset in study.datasets for seed in study.seeds]
-    cells = [(dataset, arm, seed) for seed in study.seeds for dataset in study.datasets for arm in study.arms]
-    return [
-        [[Work("download", dataset)] for dataset in study.datasets],
-        [[Work("baseline", dataset, None, seed)] for dataset, seed in pairs],
-        [[Work(stage, dataset, None, seed)] for stage in ("perturb", "pretrain") for dataset, seed in pairs],
-        [[Work(stage, dataset, arm, seed) for stage in ("finetune", "evaluate")] for dataset, arm, seed in cells],
-        [[Work("analyse", dataset)] for dataset in study.datasets],
-    ]
-
-
-def workers() -> int:
-    """Cells at a time: TURNCOAT_WORKERS, or one a core, or two where there is a GPU.
-
-    Raises:
-        TurncoatError: TURNCOAT_WORKERS is no whole number from 1.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    default = min(2, cores) if shutil.which("nvidia-smi") else cores  # each cell holds a context on the card
-    text = os.environ.get("TURNCOAT_WORKERS", str(default))
-    if not text.isdigit() or int(text) < 1:
-        raise TurncoatError(f"TURNCOAT_WORKERS: {text!r} is not a whole number from 1")
-    return int(text)

@@ -6,7 +6,6 @@ reports/times/<dataset>/<arm>/<seed>.json. A killed run goes on after the last f
 """
 
 import time
-from pathlib import Path
 
 from stages.common import data_folder, known, model_folder, parse, perturbed_folder, record_folder, run, times_file
 
@@ -48,9 +47,9 @@ def main() -> None:
     stored, predictions = load_perturbed(perturbed), load_predictions(perturbed)[: len(test)]
 
     described = {"name": chosen, **settings.suites[chosen].model_dump()}
-    inputs = [Path(__file__), data_folder(dataset) / "dataset.json"]
-    inputs += [perturbed / "perturbed.json", source / "training.json"]
-    key = evaluation_key({"suite": described, "threat": vars(threat), "device": compute.device.type}, inputs)
+    inputs = [data_folder(dataset) / "dataset.json", perturbed / "perturbed.json", source / "training.json"]
+    described_by = {"suite": described, "threat": vars(threat), "device": compute.device.type}
+    key = evaluation_key(described_by, inputs, ["stages.evaluate"])
     with Scratch(key, f"evaluating {dataset}/{arm}/{seed}") as scratch:
         journal = Journal(scratch.folder / "journal")
         if len(journal):

@@ -1,66 +1,66 @@
-"""What the other stages depend on, in a form that DVC reads fast.
+"""What the other stages depend on, in a form that DVC reads fast; a study that could not run to its end stops here.
 
-Writes data/code/<name>.json: the checksum of every file and folder that the stage's results rest on, so that an edit of
-the library re-runs what it may have changed; and data/settings.json: params.yaml as JSON, merged with the papers' arms,
-and the arms with all their defaults. DVC reads params and writes dvc.lock anew for every stage: with YAML and the
-folders themselves that cost seconds a cell.
+Writes data/settings.json: params.yaml merged with the papers' arms, as JSON, and the arms with all their defaults. And
+every data/code/*.json that dvc.yaml names: checksums of the files that a stage's results rest on, which are those
+behind its imports (`turncoat.closure`). Training an arm rests on the code of its own method. DVC reads params and
+writes dvc.lock anew for every stage: with YAML, and with folders in place of the checksums, that cost seconds a cell.
 """
 
 from pathlib import Path
 
 from stages.common import parse, run
-from turncoat.files import checksum, write_json
-from turncoat.settings import load
+from stages.pipeline import Cell, cells
+from turncoat.closure import ROOT, checksums, closure
+from turncoat.files import write_json
+from turncoat.settings import Settings, load
 
-FOLDER = Path("data/code")
-SETTINGS = ("turncoat/settings.py", "turncoat/reading.py", "turncoat/randomness.py", "stages/common.py")
-NETWORKS = (*SETTINGS, "turncoat/attacks", "turncoat/models", "turncoat/data/batches.py")
-TRAINING = (*NETWORKS, "stages/training.py", "turncoat/training")
-RESTS_ON = {
-    "download": (*SETTINGS, "stages/download.py", "turncoat/data"),
-    "baseline": (*TRAINING, "turncoat/methods/base.py", "turncoat/methods/standard.py"),
-    "pretrain": (*TRAINING, "stages/pretrain.py", "turncoat/methods", "turncoat/papers"),
-    "finetune": (*TRAINING, "turncoat/methods", "turncoat/papers"),
-    "perturb": (
-        *NETWORKS,
-        "stages/perturb.py",
-        "turncoat/methods/shifting.py",
-        "turncoat/methods/universal.py",
-        "turncoat/evaluation/perturbed.py",
-        "turncoat/evaluation/planned.py",
-        "turncoat/evaluation/suite.py",
-        "turncoat/training/compute.py",
-    ),
-    "evaluate": (*NETWORKS, "stages/evaluate.py", "turncoat/evaluation", "turncoat/training"),
-    "analyse": (
-        *NETWORKS,
-        "stages/analyse.py",
-        "turncoat/evaluation",
-        "turncoat/methods/universal.py",
-        "turncoat/papers",
-    ),
-    "report": (
-        "stages/report.py",
-        "turncoat/settings.py",
-        "turncoat/reading.py",
-        "turncoat/reporting",
-        "turncoat/papers",
-    ),
-}
+CODE = "data/code/"
+PARTS = {"analyse": ("analysis",), "report": ("figures", "tables")}  # modules of a paper that a stage asks for by name
 
 
 def main() -> None:
     parse(__doc__)
 
+    from turncoat.evaluation import build_suite
     from turncoat.papers.check import check
     from turncoat.papers.told import FILE, told
 
     settings = load()
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
-    write_json(FILE, told(settings))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for stage, paths in RESTS_ON.items():
-        write_json(FOLDER / f"{stage}.json", {path: checksum(path) for path in sorted(paths)})
+    build_suite(settings.study.suite, settings.suites[settings.study.suite])
+    stated = told(settings)
+    write_json(FILE, stated)
+    wanted = {dep: cell for cell in cells(stated).values() for dep in cell.deps if dep.startswith(CODE)}
+    for dep, cell in wanted.items():
+        write_json(Path(dep), checksums(closure(modules(cell, settings)) | texts(cell.stage)))
+
+
+def modules(cell: Cell, settings: Settings) -> list[str]:
+    """Dotted names of what a cell runs: its stage, and what that imports by a name out of the settings."""
+    from turncoat.papers.parts import module_of
+
+    methods: list[str] = []
+    match cell.stage:
+        case "baseline":
+            methods = ["standard"]
+        case "pretrain":
+            methods = [settings.pretrained[name]["method"] for name in settings.study.pretrained]
+        case "finetune":
+            methods = [settings.arms[cell.item["arm"]]["method"]]
+    own = [
+        f"turncoat.papers.{path.parent.name}.{part}"
+        for part in PARTS.get(cell.stage, ())
+        for path in sorted(ROOT.glob(f"turncoat/papers/*/{part}.py"))
+    ]
+    return [f"stages.{cell.stage}", *sorted({module_of(method) for method in methods}), *own]
+
+
+def texts(stage: str) -> set[Path]:
+    """The files other than code that a stage's results rest on: the report's templates and what papers say."""
+    if stage != "report":
+        return set()
+    files = [path for room in ("reporting", "papers") for path in ROOT.glob(f"turncoat/{room}/**/*")]
+    return {path for path in files if path.is_file() and path.suffix not in (".py", ".pyc", ".md")}
 
 
 if __name__ == "__main__":

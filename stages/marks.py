@@ -1,79 +1,54 @@
-"""Which stages of a study without DVC are done: a mark each, which holds as long as what its results rest on.
+"""Which cells of a study without DVC are done: a mark each, which holds as long as what its results rest on.
 
-What that is, dvc.yaml says: a stage's code, its part of params.yaml, and the same of the stages whose files it reads.
+What that is, dvc.yaml says: the cell's command, its code and its part of params.yaml, and the same of all that it
+follows.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from stages.common import Work
-from stages.inputs import RESTS_ON
-from turncoat.files import checksum, write_atomic
-from turncoat.settings import Settings
+from stages.pipeline import Cell, part
+from turncoat.files import checksum, read_json, write_atomic
 
 FOLDER = Path(".scratch/bare")
 
 
 class Marks:
-    """The marks of a study, by its settings and the code as they are now."""
+    """The marks of a study, by the settings and checksums that stage `inputs` has written."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._code: dict[str, str] = {}
-        self._digests: dict[Work, str] = {}
+    def __init__(self, cells: Mapping[str, Cell]) -> None:
+        self.cells = cells
+        self.settings = read_json("data/settings.json")
+        self._digests: dict[str, str] = {}
 
-    def done(self, work: Work) -> bool:
-        """Whether the stage was finished with these settings, this code, and on such files."""
-        mark = FOLDER / str(work)
-        return mark.is_file() and mark.read_text() == self.digest(work)
+    def done(self, cell: Cell) -> bool:
+        """Whether the cell was finished with these settings, this code, and on such files, and its files are there."""
+        mark = FOLDER / cell.name
+        there = mark.is_file() and all(Path(out).exists() for out in cell.outs)
+        return there and mark.read_text() == self.digest(cell)
 
-    def set(self, work: Work) -> None:
-        """The stage is finished."""
-        write_atomic(FOLDER / str(work), self.digest(work))
+    def set(self, cell: Cell) -> None:
+        """The cell is finished."""
+        write_atomic(FOLDER / cell.name, self.digest(cell))
 
-    def digest(self, work: Work) -> str:
-        """Hex SHA-256 of all that the stage's results rest on."""
-        if work not in self._digests:
-            if work.stage not in self._code:
-                self._code[work.stage] = checksum(*RESTS_ON[work.stage])
-            own, before = basis(work, self.settings)
-            settings = json.dumps(own, sort_keys=True, default=lambda model: model.model_dump(mode="json"))
-            parts = [self._code[work.stage], settings, *map(self.digest, before)]
-            self._digests[work] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        return self._digests[work]
+    def digest(self, cell: Cell) -> str:
+        """Hex SHA-256 of all that the cell's results rest on."""
+        if cell.name not in self._digests:
+            before = [self.cells[name] for name in cell.follows if self.cells[name].stage != "inputs"]
+            made = [out for other in before for out in other.outs]
+            # what no cell makes, or `inputs`, which is run first, is there to be read
+            read = [dep for dep in cell.deps if not any(_overlap(dep, out) for out in made)]
+            parts = [
+                cell.command[1:],
+                {name: part(self.settings, name) for name in cell.params},
+                {dep: checksum(dep) for dep in read},
+                [self.digest(other) for other in before],
+            ]
+            self._digests[cell.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return self._digests[cell.name]
 
 
-def basis(work: Work, settings: Settings) -> tuple[dict[str, Any], list[Work]]:
-    """The part of params.yaml that a stage rests on, by dotted paths, and the stages whose files it reads."""
-    study, name, seed = settings.study, work.dataset, work.seed
-    plan, suite = settings.datasets[name], settings.suites[study.suite]
-    download, baseline = Work("download", name), Work("baseline", name, None, seed)
-    trained = [baseline, Work("pretrain", name, None, seed)]
-    shared = {"compute": settings.compute, f"datasets.{name}.threat": plan.threat}
-    network = shared | {f"datasets.{name}.model": plan.model}
-    tuning = network | {f"datasets.{name}.start": plan.start, f"datasets.{name}.finetuning": plan.finetuning}
-    match work.stage:
-        case "download":
-            return {f"datasets.{name}.data": plan.data}, []
-        case "baseline":
-            return network | {f"datasets.{name}.training": plan.training}, [download]
-        case "perturb":
-            made = {"perturbations": settings.perturbations, "universal": settings.universal}
-            return shared | made | {f"suites.{study.suite}.images": suite.images}, [download, baseline]
-        case "pretrain":
-            chosen = {"pretrained": settings.pretrained, "study.pretrained": study.pretrained}
-            return tuning | chosen, [download, baseline]
-        case "finetune":
-            return tuning | {f"arms.{work.arm}": settings.arms[str(work.arm)]}, [download, *trained]
-        case "evaluate":
-            attacks = {"study.suite": study.suite, f"suites.{study.suite}": suite}
-            before = [download, Work("perturb", name, None, seed), Work("finetune", name, work.arm, seed)]
-            return shared | attacks, before
-        case "analyse":  # at the first seed alone, whichever others there are
-            first = study.seeds[0]
-            networks = [Work("finetune", name, arm, first) for arm in study.arms]
-            before = [download, Work("perturb", name, None, first), *networks]
-            return shared | {"study.arms": study.arms, "study.seeds": [first]}, before
-    raise ValueError(work.stage)
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

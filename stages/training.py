@@ -6,9 +6,9 @@ from stages.common import data_folder, known, model_folder, pretrained_folder
 from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
-from turncoat.evaluation import build_suite
 from turncoat.methods.base import Task
-from turncoat.papers.arms import Section, arm_settings, check_arms, method_class, schedule
+from turncoat.papers.arms import Section, arm_settings, method_class, schedule
+from turncoat.papers.parts import module_of
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
 from turncoat.training import fingerprint, initialised, resolve, train_cell
 from turncoat.training.validation import validator
@@ -21,8 +21,6 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         TurncoatError: a name that is not defined, settings out of range, damaged inputs, a loss that is not finite.
     """
     known("dataset", dataset, dict(settings.datasets))
-    check_arms(settings)
-    build_suite(settings.study.suite, settings.suites[settings.study.suite])  # refused before training, not after
     of_dataset = settings.datasets[dataset]
     plan: ArmSettings
     steps: TrainingSettings
@@ -71,7 +69,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         f"{', compiled' * bool(compute.compile)}, {steps.epochs} epochs",
         flush=True,
     )
-    key = fingerprint({"cell": cell, **resolved}, [*inputs, __file__])
+    key = fingerprint({"cell": cell, **resolved}, inputs, [__name__, module_of(plan.method)])
     with tracking.open(f"{dataset}/{arm}/{seed}", key, settings=resolved) as tracker:
         summary = train_cell(
             method,

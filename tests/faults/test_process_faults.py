@@ -106,7 +106,7 @@ def _setting(folder: Path) -> None:
 
 def _code(folder: Path) -> None:
     with open(folder / "turncoat/methods/mart.py", "a") as file:
-        file.write("\n# edited\n")
+        file.write("\nEDITED = True\n")
 
 
 def _data(folder: Path) -> None:
@@ -122,7 +122,9 @@ def test_02_no_stale_resume(finished: Path, tmp_path: Path, change) -> None:
         edit(folder, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=30))
         shutil.rmtree(folder / "models/digits/mart")
     begun(disturbed, "30 epochs")
-    assert "resuming after epoch" in begun(disturbed, "resuming")  # as long as nothing changed
+    with open(disturbed / "turncoat/methods/mart.py", "a") as file:
+        file.write("\n# a comment\n")
+    assert "resuming after epoch" in begun(disturbed, "resuming")  # as long as nothing changed that counts
     for folder in (disturbed, undisturbed):
         change(folder)
     said = shell(disturbed, sys.executable, "-c", CAREFUL)

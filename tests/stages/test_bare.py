@@ -6,17 +6,21 @@ import subprocess
 import sys
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from stages import bare, marks
-from stages.common import Work, phases
+from stages import bare, inputs
+from stages.marks import Marks
+from stages.pipeline import Cell, cells
+from stages.walk import Unfinished
+from turncoat.closure import checksums, closure
 from turncoat.errors import TurncoatError
 from turncoat.files import checksum, read_json
-from turncoat.settings import Settings, load, merged, read_yaml
-from turncoat.settings import validate as validated
+from turncoat.papers.parts import module_of
+from turncoat.settings import merged
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("dvc", "mlflow", "ruamel", "matplotlib", "jinja2", "statsmodels", "pandas")
@@ -38,7 +42,7 @@ def machine(tmp_path):
     """A folder with the code and a tiny study, and an environment without the modules."""
     for name in ("stages", "turncoat"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    params = read_yaml(ROOT / "params.yaml")
+    params = merged(ROOT / "params.yaml").values
     params["study"] |= {"datasets": ["digits"], "arms": ["mart"], "seeds": [0], "suite": "tiny", "pretrained": []}
     params["study"]["arms"] = ["standard", "rat"]
     params["arms"]["rat"] |= {"subset": 20}
@@ -49,6 +53,7 @@ def machine(tmp_path):
     params["universal"] = {"sgd": {"form": "sgd", "passes": 1}}
     params["suites"]["tiny"] = {"attacks": {"fgsm": {"attack": "fgsm"}, "pgd-20": {"attack": "pgd", "steps": 2}}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     (tmp_path / "kept-away").mkdir()
     (tmp_path / "kept-away/sitecustomize.py").write_text(BLOCKER)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "kept-away"), "OMP_NUM_THREADS": "1"}
@@ -73,6 +78,8 @@ def test_it_needs_neither_dvc_nor_mlflow_nor_what_draws(machine):
     assert not any((folder / name).exists() for name in ("mlflow.db", ".dvc"))
     assert read_json(folder / "reports/analysis/digits/analysis.json")["rat"]["arm"] == "rat"
 
+    with open(folder / "turncoat/training/loop.py", "a") as file:
+        file.write("# a comment in the code\n")
     for seed in ("0", "0, 1"):  # a comment and a line in another form, then a seed
         text = (folder / "params.yaml").read_text().replace("seeds:\n  - 0\n", "seeds: [0]\n")
         (folder / "params.yaml").write_text("# a comment\n" + text.replace("seeds: [0]", f"seeds: [{seed}]"))
@@ -81,7 +88,9 @@ def test_it_needs_neither_dvc_nor_mlflow_nor_what_draws(machine):
             log.unlink()
         done = python("-m", "stages.bare", "--minutes", "10")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert {path.stem[-1] for path in (folder / ".scratch/logs").iterdir()} == ({"1"} if "1" in seed else set())
+        again = {path.stem for path in (folder / ".scratch/logs").iterdir()} - {"inputs"}
+        assert {name for name in again if not name.endswith("-1")} == ({"analyse@digits"} if "1" in seed else set())
+        assert len(again) == (8 if "1" in seed else 0)
 
     done = python("-m", "stages.bare", "--pack", "results.tar.gz")
     assert "results.tar.gz: 4 cells" in done.stdout, done.stdout + done.stderr
@@ -104,25 +113,40 @@ def test_it_needs_neither_dvc_nor_mlflow_nor_what_draws(machine):
     assert (here / "reports/curves/training.csv").exists(), "and the histories"
 
 
+RAT = f"{module_of('rat').replace('.', '/')}.py"
 STUDY = {"datasets": ["digits"], "arms": ["mart", "rat"], "seeds": [0], "suite": "quick", "pretrained": []}
 
 
-def of_study(change=lambda params: None):
+def digests(folder, change):
+    """What each cell's mark says after a change of params.yaml and the code of a copy of the repository."""
     params = merged(ROOT / "params.yaml").values
     params["study"] = dict(STUDY)
     change(params)
-    return validated(Settings, params, "")
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    inputs.main()
+    plan = cells(params)
+    found = Marks(plan)
+    return {name: found.digest(cell) for name, cell in plan.items() if cell.stage not in ("inputs", "report")}
 
 
-def digests(settings):
-    found = marks.Marks(settings)
-    return {str(work): found.digest(work) for phase in phases(settings.study) for chain in phase for work in chain}
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with dvc.yaml, and with a copy of the code that `inputs` looks at."""
+    for name in ("stages", "turncoat"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["inputs"])
+    monkeypatch.setattr(inputs, "ROOT", tmp_path)
+    monkeypatch.setattr(inputs, "closure", partial(closure, root=tmp_path))
+    monkeypatch.setattr(inputs, "checksums", partial(checksums, root=tmp_path))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("change", "anew"),
     [
-        (lambda p: p["study"].update(seeds=[0, 1]), set()),
+        (lambda p: p["study"].update(seeds=[0, 1]), {"analyse"}),
         (lambda p: p["arms"]["trades"].update(beta=5.0), set()),
         (lambda p: p["suites"]["standard"].update(batch_size=7), set()),
         (lambda p: p["suites"]["quick"].update(batch_size=7), {"evaluate"}),
@@ -133,11 +157,13 @@ def digests(settings):
             lambda p: p["datasets"]["digits"]["finetuning"].update(lr=0.3),
             {"pretrain", "finetune", "evaluate", "analyse"},
         ),
+        (lambda p: edited("turncoat/training/loop.py", "# a comment"), set()),
+        (lambda p: edited("stages/analyse.py", "EDITED = True"), {"analyse"}),
+        (lambda p: edited(RAT, "EDITED = True"), {"finetune-rat", "evaluate-rat", "analyse"}),
     ],
 )
-def test_an_edit_of_params_yaml_undoes_what_rests_on_it_alone(monkeypatch, change, anew):
-    monkeypatch.chdir(ROOT)
-    before, after = digests(of_study()), digests(of_study(change))
+def test_an_edit_undoes_what_rests_on_it_alone(here, change, anew):
+    before, after = digests(here, lambda params: None), digests(here, change)
     changed = {name for name, digest in before.items() if after[name] != digest}
     named = {part for part in anew if "-" not in part}
     expected = {name for name in before if name.split("@")[0] in named}
@@ -145,70 +171,35 @@ def test_an_edit_of_params_yaml_undoes_what_rests_on_it_alone(monkeypatch, chang
     assert changed == expected
 
 
-def test_an_edit_of_the_code_undoes_the_stages_that_it_is_the_code_of(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    before = digests(of_study())
-    monkeypatch.setattr(marks, "checksum", lambda *paths: "new" if "stages/analyse.py" in paths else checksum(*paths))
-    assert [name for name, digest in digests(of_study()).items() if digest != before[name]] == ["analyse@digits"]
+def edited(file, line):
+    with open(file, "a") as code:
+        code.write(f"\n{line}\n")
 
 
-def test_a_mark_holds_what_dvc_yaml_says_of_a_stage():
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    settings = load(ROOT / "params.yaml")
-    dataset, suite, seed = settings.study.datasets[0], settings.study.suite, settings.study.seeds[0]
-    folders = {"data/{d}": "download", "models/{d}/baseline/{s}": "baseline", "models/{d}/pretrained/{s}": "pretrain"}
-    folders |= {"data/perturbed/{d}/{s}": "perturb", "models/{d}/mart/{s}": "finetune"}
-    for stage in ("download", "baseline", "perturb", "pretrain", "finetune", "evaluate", "analyse"):
-        work = Work(stage, dataset, "mart" if stage in ("finetune", "evaluate") else None, seed)
-        own, before = marks.basis(work, settings)
-
-        def filled(text):
-            for name, value in (("${item.dataset}", dataset), ("${item.arm}", "mart"), ("${item.seed}", seed)):
-                text = text.replace(name, str(value))
-            return text.replace("${study.suite}", suite)
-
-        assert set(own) == {filled(name) for name in stages[stage]["params"][0]["data/settings.json"]}, stage
-        if stage != "analyse":  # which depends on whole folders
-            deps = {filled(path) for path in stages[stage]["deps"] if not path.startswith("data/code")}
-            known = {path.format(d=dataset, s=seed): name for path, name in folders.items()}
-            assert {known[path] for path in deps} == {work.stage for work in before}, stage
+def test_a_mark_holds_with_the_files_alone(here):
+    digests(here, lambda params: None)
+    plan = cells(merged("params.yaml").values)
+    cell = plan["download@digits"]
+    Marks(plan).set(cell)
+    assert not Marks(plan).done(cell)
+    Path("data/digits").mkdir()
+    assert Marks(plan).done(cell)
 
 
-def test_after_ctrl_c_no_waiting_cell_starts(monkeypatch, tmp_path):
+def test_a_slice_ends_at_its_deadline_and_a_failure_names_its_log(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TURNCOAT_WORKERS", "1")
-    started = []
+    bare.LOGS.mkdir(parents=True)
 
-    def chain(works, *_):
-        started.append(works)
-        time.sleep(0.2)
-        return True, "done"
+    def cell(code):
+        return Cell("odd@digits", "odd", {}, [sys.executable, "-c", code], [], [], [])
 
-    def interrupted(jobs):
-        time.sleep(0.1)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(bare, "_chain", chain)
-    monkeypatch.setattr(bare, "as_completed", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        bare.side_by_side([[Work("download", str(number))] for number in range(5)], None, time.monotonic() + 60)
-    assert len(started) == 1
-
-
-def test_a_failed_cell_keeps_no_other_from_its_end_and_is_named(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def chain(works, *_):
-        if works[0].dataset == "1":
-            raise TurncoatError("download@1 failed: no network; see its log")
-        return works[0].dataset != "2", "said"
-
-    monkeypatch.setattr(bare, "_chain", chain)
-    works = [[Work("download", str(number))] for number in range(4)]
-    with pytest.raises(TurncoatError, match="download@1 failed: no network"):
-        bare.side_by_side(works, None, time.monotonic() + 60)
-    assert capsys.readouterr().out.count("said") == 3
-    assert bare.side_by_side([works[2], works[3]], None, time.monotonic() + 60) == 1
+    assert bare.execute(cell("print('a'); print('done')"), time.monotonic() + 60) == "done"
+    with pytest.raises(Unfinished, match="cut off"):
+        bare.execute(cell("import time; time.sleep(60)"), time.monotonic() + 0.3)
+    with pytest.raises(Unfinished, match="next slice"):
+        bare.execute(cell(""), time.monotonic() - 1)
+    with pytest.raises(TurncoatError, match=r"odd@digits failed: no network; see .*odd@digits\.log"):
+        bare.execute(cell("print('no network'); raise SystemExit(2)"), time.monotonic() + 60)
 
 
 def test_nothing_to_pack_is_said(monkeypatch, tmp_path):

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.inputs import RESTS_ON
+from stages.inputs import modules
+from stages.pipeline import cells
+from turncoat.closure import closure
 from turncoat.files import sha256
-from turncoat.settings import read_yaml
+from turncoat.papers.parts import module_of
+from turncoat.settings import Settings, merged, read_yaml, validate
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {
@@ -129,36 +132,76 @@ def test_the_analysis_is_of_the_studys_own_methods_and_the_same_each_time(study,
     assert not list((folder / "reports/figures").glob("advamd-*"))
 
 
-def test_an_edit_of_the_code_re_runs_what_rests_on_it(study, tmp_path):
+MART, RAT = (module_of(method).replace(".", "/") + ".py" for method in ("mart", "rat"))
+
+
+def test_a_comment_re_runs_nothing_and_code_what_rests_on_it(study, tmp_path):
     folder = tmp_path / "edited"
     shutil.copytree(study, folder, symlinks=True)
-    for edited, behind in (
-        ("turncoat/reporting/style.py", {"report"}),
-        ("turncoat/evaluation/evaluate.py", {"evaluate", "analyse"}),
-        ("turncoat/methods/pgd.py", {"pretrain", "finetune"}),
-        ("turncoat/training/loop.py", {"baseline", "pretrain", "finetune", "evaluate"}),
-    ):
-        before = {path.stem: path.read_bytes() for path in (folder / "data/code").iterdir()}
-        with open(folder / edited, "a") as file:
-            file.write("# an edit\n")
+
+    def left(edit, *files):
+        """The cells that an edit of the files makes stale, by DVC, beside those that edits before have."""
+        for file in files:
+            path = folder / file
+            path.write_text(edit(path.read_text()))
         assert ran(shell(folder, "dvc", "repro", "inputs")) == ["inputs"]
-        assert behind == {
-            path.stem for path in (folder / "data/code").iterdir() if before[path.stem] != path.read_bytes()
-        }
-    waiting = json.loads(shell(folder, "dvc", "status", "--json"))
-    assert {stage.split("@")[0] for stage in waiting} >= {"baseline", "finetune", "evaluate", "report"}
+        return set(json.loads(shell(folder, "dvc", "status", "--json")))
+
+    def comment(text):
+        return text.replace("\n\n\n", "\n\n\n# a comment\n\n\n") + "# and one more\n"
+
+    def code(text):
+        return text + "\nEDITED = True\n"
+
+    everywhere = (MART, "turncoat/evaluation/evaluate.py", "turncoat/reporting/page.py", "stages/training.py")
+    assert left(comment, *everywhere) == set()
+    assert left(code, "turncoat/reporting/style.py", RAT) == {"report"}, "no arm here is RAT's"
+    assert left(code, MART) == {"report", "finetune@digits-mart-0"}
+    assert left(code, "turncoat/training/loop.py") == {
+        *("report", "finetune@digits-mart-0", "finetune@digits-standard-0", "baseline@digits-0", "pretrain@digits-0")
+    }
 
 
-def test_every_room_of_the_library_is_behind_some_checksum():
-    """Not those that no result rests on: what packages gather, tracking, checks of finished files."""
-    named = {path for paths in RESTS_ON.values() for path in paths}
+def files_behind(change=lambda params: None):
+    """Cells of the study of params.yaml: the files of the repository that each rests on."""
+    params = merged(ROOT / "params.yaml").values
+    change(params)
+    settings = validate(Settings, params, "")
+    found = {}
+    for cell in cells(params, ROOT / "dvc.yaml").values():
+        code = [dep for dep in cell.deps if dep.startswith("data/code/")]
+        assert len(code) == (cell.stage != "inputs"), f"{cell} rests on no checksum of its code"
+        found[cell.name] = {path.relative_to(ROOT).as_posix() for path in closure(modules(cell, settings))}
+    return found
+
+
+def test_an_arm_rests_on_its_own_method_and_its_evaluation_on_none():
+    behind = files_behind(lambda params: params["study"].update(arms=["mart", "rat", "standard"], seeds=[0]))
+    assert {name for name, files in behind.items() if RAT in files} == {"finetune@digits-rat-0"}
+    assert {name for name, files in behind.items() if MART in files} == {"finetune@digits-mart-0"}
+    evaluated = behind["evaluate@digits-rat-0"]
+    assert not {file for file in evaluated if file.startswith(("turncoat/methods", "turncoat/papers"))}
+    assert {"stages/evaluate.py", "turncoat/evaluation/second_look.py", "turncoat/models/weights.py"} <= evaluated
+    assert "turncoat/training/loop.py" not in evaluated
+    assert {name.split("@")[0] for name, files in behind.items() if "turncoat/reporting/style.py" in files} == {
+        *("inputs", "report")  # which checks that a report can be made, before anything trains
+    }
+    for name, files in behind.items():
+        assert ("turncoat/data/archives.py" in files) == name.startswith("download")
+
+
+def test_every_file_of_the_library_is_behind_some_checksum():
+    """Not those that no result rests on: tracking, checks of finished files, a command line of its own."""
+
+    def everything(params):
+        params["study"] |= {"arms": list(params["arms"]), "pretrained": list(params["pretrained"])}
+
+    named = set().union(*files_behind(everything).values())
     for file in (ROOT / "turncoat").rglob("*.py"):
         path = file.relative_to(ROOT).as_posix()
-        if path.startswith("turncoat/tracking") or path.endswith(
-            ("__init__.py", "errors.py", "files.py", "integrity.py")
-        ):
+        if path.startswith("turncoat/tracking") or path.endswith(("integrity.py", "__main__.py")):
             continue
-        assert any(path == name or path.startswith(f"{name}/") for name in named), path
+        assert path in named, path
 
 
 def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
@@ -166,14 +209,15 @@ def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
     folder.mkdir()
     for name in ("stages", "turncoat"):
         shutil.copytree(study / name, folder / name)
-    shutil.copy(study / "params.yaml", folder)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(study / name, folder)
     bare = (sys.executable, "-m", "stages.bare", "--minutes")
     while subprocess.run((*bare, "0.2"), cwd=folder, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3:
         pass
     assert shell(folder, *bare, "1").strip() == "all cells are done"
     names = [f"reports/records/digits/{arm}/0/record.json" for arm in ("standard", "mart")]
     assert [sha256(folder / name) for name in names] == [sha256(study / name) for name in names]
-    for name in (".dvc", "dvc.yaml", ".dvcignore"):
+    for name in (".dvc", ".dvcignore"):
         (shutil.copytree if (study / name).is_dir() else shutil.copy)(study / name, folder / name)
     shell(folder, "dvc", "repro", "inputs")
     shell(folder, "dvc", "commit", "--force", "download", "baseline", "pretrain", "perturb", "finetune", "evaluate")
@@ -219,7 +263,7 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
 
 
-STAGES = [*RESTS_ON, "inputs", "repro", "bare"]
+STAGES = [*read_yaml(ROOT / "dvc.yaml")["stages"], "repro", "bare"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

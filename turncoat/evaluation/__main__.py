@@ -79,7 +79,8 @@ def _run(given: argparse.Namespace) -> None:
 
     described = {"suite": settings.suites[given.suite].model_dump(), "images": count, "left_out": missing, **asked}
     inputs = [given.model, folder / "dataset.json", *([perturbed / "perturbed.json"] if stored else [])]
-    key = evaluation_key({**described, "seed": given.seed, "device": str(compute.device)}, inputs)
+    described |= {"seed": given.seed, "device": str(compute.device)}
+    key = evaluation_key(described, inputs, ["turncoat.evaluation.__main__"])
     with Scratch(key) as scratch:
         result = evaluate(
             network,

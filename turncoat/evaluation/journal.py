@@ -53,9 +53,12 @@ class Journal:
         os.truncate(path, good)
 
 
-def evaluation_key(settings: Mapping[str, Any], inputs: Iterable[Path | str]) -> str:
-    """Fingerprint of an evaluation: its settings, all code that takes part, torch's version and the input files."""
-    return fingerprint({"evaluation": dict(settings)}, [*inputs, *sorted(Path(__file__).parent.glob("*.py"))])
+def evaluation_key(settings: Mapping[str, Any], inputs: Iterable[Path | str], code: Iterable[str] = ()) -> str:
+    """Fingerprint of an evaluation: its settings, all code that takes part, torch's version and the input files.
+
+    Args: code: modules that take part besides `turncoat.evaluation`, such as a stage.
+    """
+    return fingerprint({"evaluation": dict(settings)}, inputs, ["turncoat.evaluation", *code])
 
 
 def _append(path: Path, line: str) -> None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from turncoat.files import checksum, read_json
+from turncoat.closure import code_checksum
+from turncoat.files import read_json
+from turncoat.papers.parts import known
 from turncoat.reporting.study import Resolve
-from turncoat.settings import HERE, Settings, merged
+from turncoat.settings import Settings, merged
 
 FILE = Path("data/settings.json")
 
@@ -54,5 +56,4 @@ def _stated(path: Path | str) -> dict[str, Any]:
 
 
 def _code() -> str:
-    files = [*HERE.glob("methods/*.py"), *HERE.glob("papers/**/*.py")]
-    return checksum(HERE / "settings.py", *sorted(files))
+    return code_checksum(["turncoat.papers.arms", *(place.partition(":")[0] for place in known().values())])

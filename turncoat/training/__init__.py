@@ -1,7 +1,7 @@
 """The one training loop, which knows no method, and what it stands on."""
 
-from turncoat.training.cell import duration_file, initialised, train_cell
-from turncoat.training.checkpoint import Checkpoint, Scratch, fingerprint
+from turncoat.training.cell import initialised, train_cell
+from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file, fingerprint
 from turncoat.training.compute import Compute, resolve
 from turncoat.training.loop import Outcome, Trainable, fit
 from turncoat.training.schedule import learning_rate

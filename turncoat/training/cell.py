@@ -12,7 +12,7 @@ from turncoat.data.batches import DeviceSplit
 from turncoat.files import sha256, write_json
 from turncoat.randomness import seed_of
 from turncoat.settings import TrainingSettings
-from turncoat.training.checkpoint import Checkpoint, Scratch
+from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file
 from turncoat.training.compute import Compute
 from turncoat.training.loop import State, Trainable, fit
 
@@ -78,11 +78,6 @@ def train_cell(
         write_json(duration_file(key), {"seconds": round(checkpoint.seconds, 2)})
         scratch.clear()
     return summary
-
-
-def duration_file(key: str) -> Path:
-    """Where the seconds of a training are kept: apart from its outputs, which the same settings make the same."""
-    return Path(".scratch") / "durations" / f"{key}.json"
 
 
 def _publish(path: Path, module: nn.Module, state: State, cell: Mapping[str, Any], key: str) -> None:

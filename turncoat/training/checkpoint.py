@@ -19,24 +19,26 @@ from typing import Any, Self, TextIO
 
 import torch
 
-import turncoat
+from turncoat.closure import code_checksum
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256, write_atomic
 
 
-def fingerprint(settings: Mapping[str, Any], inputs: Iterable[Path | str]) -> str:
-    """Hex digest of the settings, the library's code, torch's version and the input files."""
+def fingerprint(settings: Mapping[str, Any], inputs: Iterable[Path | str], code: Iterable[str] = ()) -> str:
+    """Hex digest of settings, code, torch's version and the input files.
+
+    Args: code: dotted names of the modules that do the work; the library's files behind them count, comments do not.
+    """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(torch.__version__.encode())
-    root = Path(turncoat.__file__).parent
-    rooms = ("attacks", "data", "methods", "models", "training")
-    files = [path for room in rooms for path in (root / room).glob("*.py")]
-    files.append(root / "randomness.py")
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())
+    digest.update(f"{torch.__version__}\n{code_checksum(code)}\n".encode())
     for given in inputs:
         digest.update(f"{sha256(given)}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def duration_file(key: str) -> Path:
+    """Where the seconds of a training are kept: apart from its outputs, which the same settings make the same."""
+    return Path(".scratch") / "durations" / f"{key}.json"
 
 
 class Scratch:

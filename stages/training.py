@@ -5,7 +5,7 @@ from typing import Any
 from stages.common import data_folder, known, model_folder, pretrained_folder
 from turncoat import data, models, tracking
 from turncoat.attacks import Threat
-from turncoat.data.batches import resident
+from turncoat.data.batches import batches_an_epoch, resident
 from turncoat.evaluation import build_suite
 from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
@@ -50,7 +50,8 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given
-    compute = compute.for_run(steps.epochs * len(train_split) * (1 + method.attack_steps))
+    an_epoch = batches_an_epoch(train_split, steps.batch_size, steps.steps) * min(steps.batch_size, len(train_split))
+    compute = compute.for_run(steps.epochs * an_epoch * (1 + method.attack_steps))
 
     folder = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
     arm = arm if section == "arms" else f"{section}-{arm}"

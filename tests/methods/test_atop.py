@@ -63,7 +63,7 @@ def test_each_player_is_moved_by_its_own_term():
     game, batch = made.model, batch_of()
     frozen_power = copy.deepcopy(game.discriminator)  # spectral norm iterates at each pass
     made_images = batch.images.clone().mul(0.9).requires_grad_()
-    push, fooled, told = game.hinge(batch.images, made_images)
+    push, fooled, told = game.hinge(batch.images, made_images, torch.zeros(6, 1, 8, 8))
 
     (slope,) = torch.autograd.grad(push, made_images)
     l1 = (made_images - 2).abs().mean()

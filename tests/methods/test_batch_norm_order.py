@@ -1,8 +1,8 @@
 """Running statistics of batch norm after a training step, by hand in float64: which images pass, in which order.
 
-The official orders: MART clean, adversarial; TRADES clean, adversarial, clean; PGD training adversarial alone. A layer's
-inputs in training mode hang on the batch alone, so they are taken from a float64 twin one batch at a time, and the
-momentum updates are made here, in plain arithmetic.
+The official orders: MART clean, adversarial; TRADES clean, adversarial, clean; PGD training adversarial alone. What
+enters a layer in training mode hangs on the batch alone, so it is taken from a float64 twin one batch at a time, and
+the momentum updates are made here, in plain arithmetic.
 """
 
 import copy

@@ -92,7 +92,7 @@ def test_running_statistics_move_once_a_pass_of_training():
     gradients(made, batch_of())
     assert (
         made.model.network[1].num_batches_tracked == 3
-    )  # clean, adversarial, clean; not the passes that find a direction
+    )  # not the passes that find a direction
     assert all(getattr(module, "track_running_stats", True) for module in made.model.modules())
 
 

@@ -42,8 +42,7 @@ class Trades(AdversarialTraining[TradesSettings]):
 
     def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
         clean, logits = self.model(batch.images), self.model(adversarial)
-        with torch.no_grad():  # the authors' third pass: the logits are those of the first, only statistics move
-            self.model(batch.images)
+        self.model(batch.images)  # the authors' third pass: its logits are those of the first, only statistics move
         natural = functional.cross_entropy(clean, batch.labels, reduction="none")
         smoothness = divergence(clean, logits)
         parts = {

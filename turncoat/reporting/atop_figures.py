@@ -18,6 +18,8 @@ FILLS = {"purifier": "white", "atop": "#0072B2"}
 # What an arm of the comparison leaves as the paper has it; any other is an ablation.
 PLAIN = {"classifier": "baseline", "votes": 1, "shared_mask": False, "attack_through": "pipeline", "ce_weight": 0.05}
 PLAIN |= {"reconstruct": "clean", "gan_gradient": True}
+# What the authors' own training differs in, `atop-authors`; it is compared as well.
+AUTHORS = PLAIN | {"shared_mask": True, "attack_through": "classifier", "reconstruct": "adversarial"}
 # Of a purifier, where params.yaml does not say.
 DEFAULTS: dict[str, Any] = {"network": "gated", "width": 32, "transform": "rt2"}
 
@@ -168,14 +170,14 @@ class Kind(NamedTuple):
 
 
 def _pairs(study: Study, dataset: str, arms: Sequence[str]) -> dict[Kind, dict[str, str]]:
-    """{kind: {phase: arm}}, of each the first arm of the study that leaves all else as the paper has it.
+    """{kind: {phase: arm}}, of each the first arm of the study that leaves all else as the paper, or its code, has it.
 
     A fine-tuned arm is of the kind of the purifier that it began as, `pretrained.<its purifier>`.
     """
     found: dict[Kind, dict[str, str]] = {}
     for arm in arms:
         plan = study.plan(dataset, arm)
-        plain = all(plan.get(key, value) == value for key, value in PLAIN.items())
+        plain = any(all(plan.get(key, value) == value for key, value in said.items()) for said in (PLAIN, AUTHORS))
         if plan["method"] in PHASES and plain and plan.get("attack", {}).get("steps", 1) == 1:
             began = DEFAULTS | (study.settings.pretrained.get(plan["purifier"], {}) if "purifier" in plan else plan)
             if _trained_under(began["transform"]) == _trained_under(plan["transform"]):

@@ -233,7 +233,7 @@ def test_the_arms_of_the_authors_say_what_their_code_says():
         assert {key: training[key] for key in wanted} == wanted
         assert plan.ce_weight == 0.05
         began = arm_settings(load(), plan.purifier, "pretrained")
-        assert (began.network, began.width, began.gan_width) == ("inpainter", 48, 64)
+        assert (began.network, began.width, began.gan_weight) == ("inpainter", 48, 0)
         before = arm_settings(load(), arm.replace("atop-authors", "purifier-authors"))
         assert before.transform == transform
         assert (before.network, before.width) == ("inpainter", 48)

@@ -5,7 +5,7 @@ from typing import Any
 from stages.common import data_folder, known, model_folder, pretrained_folder
 from turncoat import data, models, tracking
 from turncoat.attacks import Threat
-from turncoat.data.batches import resident
+from turncoat.data.batches import batches_an_epoch, resident
 from turncoat.methods.base import Task
 from turncoat.papers.arms import Section, arm_settings, method_class, schedule
 from turncoat.papers.parts import module_of
@@ -49,7 +49,8 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given
-    compute = compute.for_run(steps.epochs * len(train_split) * (1 + method.attack_steps))
+    an_epoch = batches_an_epoch(train_split, steps.batch_size, steps.steps) * min(steps.batch_size, len(train_split))
+    compute = compute.for_run(steps.epochs * an_epoch * (1 + method.attack_steps))
 
     folder = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
     arm = arm if section == "arms" else f"{section}-{arm}"

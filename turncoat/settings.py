@@ -90,6 +90,7 @@ class TrainingSettings(Strict):
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(128, gt=1)
+    steps: int | None = Field(None, gt=0, description="batches an epoch, drawn anew each time; None: all of the split")
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)

@@ -11,7 +11,7 @@ from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256
 from turncoat.methods import pseudo_labels
-from turncoat.methods.pseudo_labels import ImageFile, SemiSettings, labelled_part
+from turncoat.methods.pseudo_labels import ImageFile, SemiSettings, labelled_part, mislabelled
 from turncoat.papers.arms import arm_settings
 from turncoat.settings import TrainingSettings, load
 
@@ -114,6 +114,30 @@ def test_with_every_label_there_are_no_weights():
     assert method("mart").trust is None
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_a_set_share_of_the_hidden_labels_is_wrong(share):
+    split = split_of(40)
+    seen = labelled_part(split.labels, 0.5, 3)
+    hidden = torch.ones(40, dtype=torch.bool)
+    hidden[seen] = False
+    _, train = prepared(split, wrong=share)
+    true, given = split.labels[hidden], train.labels[20:]
+    assert torch.equal(train.images[20:], split.images[hidden])
+    assert torch.equal(train.labels[:20], split.labels[seen])
+    assert (given != true).sum() == round(20 * share)
+    assert 0 <= given.min() <= given.max() < CLASSES
+
+
+def test_wrong_labels_are_of_any_other_class_alike():
+    labels = torch.full((4000,), 2)
+    given = mislabelled(labels, 0.75, CLASSES, 0)
+    counts = given.bincount(minlength=CLASSES)
+    assert counts[2] == 1000
+    assert (counts[[0, 1, 3]] - 1000).abs().max() < 120  # four standard deviations
+    assert torch.equal(given, mislabelled(labels, 0.75, CLASSES, 0))
+    assert not torch.equal(given, mislabelled(labels, 0.75, CLASSES, 1))
+
+
 def test_images_of_ones_own_join_the_unlabelled(tmp_path):
     more = (images_of(5, 4).numpy() * 255).astype(np.uint8)
     np.save(tmp_path / "more.npy", more)
@@ -145,6 +169,11 @@ def test_a_file_that_is_missing_changed_or_unfit_is_refused(tmp_path):
     np.save(path, np.array([{}], object), allow_pickle=True)
     with pytest.raises(TurncoatError, match=r"not a \.npy array"):
         attempt()
+
+
+def test_nobody_knows_which_labels_of_further_images_are_wrong():
+    with pytest.raises(ValueError, match="wrong goes with hidden labels only"):
+        semi(wrong=0.1, unlabelled=ImageFile(file="x.npy", sha256="0"))
 
 
 def test_settings_that_make_no_sense_are_named():

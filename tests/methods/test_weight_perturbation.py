@@ -90,7 +90,7 @@ def test_in_every_precision_the_perturbed_weights_are_what_is_trained_on(precisi
 def test_running_statistics_move_once_a_pass_of_training():
     made = method("trades", awp=0.01)
     gradients(made, batch_of())
-    assert made.model.network[1].num_batches_tracked == 2  # clean and adversarial; not the passes that find a direction
+    assert made.model.network[1].num_batches_tracked == 3  # not the passes that find a direction
     assert all(getattr(module, "track_running_stats", True) for module in made.model.modules())
 
 

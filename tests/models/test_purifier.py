@@ -26,7 +26,7 @@ def pipeline(transform: str = "rt2", votes: int = 1, network: str = "unet") -> P
     """Small, and with a head that does something: a fresh purifier is nearly the identity."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        purifier = Purifier(network, [1, 8, 8], 2)
+        purifier = Purifier(network, [1, 8, 8], 4)
         for stage in purifier.stages:
             nn.init.normal_(stage.head.weight, std=0.3)
         classifier = models.Classifier("small_cnn", 3, [1, 8, 8], [0.3], [0.4])
@@ -124,11 +124,11 @@ def test_surrounding_mean_by_hand():
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("network", PURIFIERS)
 def test_purifiers_make_images_of_every_size(network, shape):
-    purifier = Purifier(network, shape, 2)
+    purifier = Purifier(network, shape, 4)
     images, masks = Transform("rt1")(torch.rand(2, *shape, generator=drawn()), drawn(1))
     with torch.no_grad():
         made = purifier.outputs(images, masks[:, 0])
-    assert made.shape == (2, 2 if network == "gated" else 1, *shape)
+    assert made.shape == (2, 2 if network in ("gated", "inpainter") else 1, *shape)
     assert made.min() >= 0
     assert made.max() <= 1
     assert Discriminator(shape, 2)(images).shape[:2] == (2, 1)
@@ -136,7 +136,7 @@ def test_purifiers_make_images_of_every_size(network, shape):
 
 @pytest.mark.parametrize("network", PURIFIERS)
 def test_a_purifier_does_not_see_what_is_hidden(network):
-    purifier, masks = Purifier(network, [1, 8, 8], 2), Transform("rt1").masks(torch.zeros(3, 1, 8, 8), drawn())[:, 0]
+    purifier, masks = Purifier(network, [1, 8, 8], 4), Transform("rt1").masks(torch.zeros(3, 1, 8, 8), drawn())[:, 0]
     images = torch.rand(3, 1, 8, 8, generator=drawn())
     other = torch.where(masks > 0, torch.rand(3, 1, 8, 8, generator=drawn(2)), images)
     with torch.no_grad():

@@ -33,13 +33,14 @@ class Batch:
     """What a method's loss sees.
 
     `images` (n, c, h, w) float32 in [0, 1], `labels` (n,) int64, `index` (n,) places in the training split,
-    `generator`: the counted generator of this step, on the images' device.
+    `generator`: the counted generator of this step, on the images' device; `epoch`: how many epochs are done.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     generator: torch.Generator
+    epoch: int = 0
 
 
 def resident(images: NDArray[Any], labels: NDArray[Any], device: torch.device | str) -> DeviceSplit:
@@ -72,16 +73,24 @@ def augment(images: Tensor, crop: int, flip: bool, source: torch.Generator) -> T
     return images
 
 
-def batches(split: DeviceSplit, size: int, crop: int, flip: bool, seed: int, epoch: int) -> Iterator[Batch]:
+def batches(
+    split: DeviceSplit, size: int, crop: int, flip: bool, seed: int, epoch: int, steps: int | None = None
+) -> Iterator[Batch]:
     """One epoch in an order that depends on (seed, epoch) alone; all batches have `size` images (the rest sits out).
 
-    Where the split is smaller than `size`, it is one batch.
+    Where the split is smaller than `size`, it is one batch; `steps` ends an epoch early.
     """
     device = split.images.device
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch)).to(device)
     size = min(size, len(split))
-    for step in range(len(split) // size):
+    for step in range(batches_an_epoch(split, size, steps)):
         index = order[step * size : (step + 1) * size]
         source = generator(seed, "batch", epoch, step, device=device)
         images = as_float(augment(split.images[index], crop, flip, source))
-        yield Batch(images.contiguous(), split.labels[index], index, source)
+        yield Batch(images.contiguous(), split.labels[index], index, source, epoch)
+
+
+def batches_an_epoch(split: DeviceSplit, size: int, steps: int | None = None) -> int:
+    """How many batches `batches` makes, at least one."""
+    whole = len(split) // min(size, len(split))
+    return whole if steps is None else min(steps, whole)

@@ -7,6 +7,9 @@ Carmon et al., NeurIPS 2019, "RST"): a network trained on the labelled images la
 
 The baseline of the study has seen every label. So where labels are hidden, the arm never starts from it, but from the
 pseudo-label network, or with `start: scratch` from a random initialisation.
+
+`wrong` is the paper's question what wrong pseudo-labels cost: in place of guesses the hidden labels themselves, a set
+share of them replaced. The one setting that looks at what is hidden; which classes take their place is a reading.
 """
 
 from pathlib import Path
@@ -40,6 +43,9 @@ class SemiSettings(Strict):
     labelled: float = Field(1.0, gt=0, le=1, description="share of the training labels that are seen")
     unlabelled: ImageFile | None = Field(None, description="further images, which have no labels")
     gamma: float = Field(1.0, ge=0, description="weight of an unlabelled image; 0 leaves them out")
+    wrong: float | None = Field(
+        None, ge=0, lt=1, description="share of the hidden labels to be wrong, the others right; None: the labeller's"
+    )
     labeller: TrainingSettings = Field(
         TrainingSettings(epochs=40, batch_size=50, lr=0.1), description="schedule of the pseudo-label network"
     )
@@ -48,6 +54,8 @@ class SemiSettings(Strict):
     def _something_to_label(self) -> Self:
         if self.labelled == 1 and self.unlabelled is None:
             raise ValueError("nothing to label: set labelled below 1, or give unlabelled images")
+        if self.wrong is not None and self.unlabelled is not None:
+            raise ValueError("wrong goes with hidden labels only: nobody knows those of further images")
         return self
 
 
@@ -78,7 +86,10 @@ def pseudo_labelled(
     images = train.images[hidden]
     if settings.unlabelled:
         images = torch.cat([images, _read(settings.unlabelled, train.images)])
-    guessed = DeviceSplit(images, predictions(labeller, images))
+    if settings.wrong is None:
+        guessed = DeviceSplit(images, predictions(labeller, images))
+    else:
+        guessed = DeviceSplit(images, mislabelled(train.labels[hidden], settings.wrong, task.classes, seed))
     split = DeviceSplit(torch.cat([known.images, guessed.images]), torch.cat([known.labels, guessed.labels]))
     return split, torch.cat([ones, ones.new_full((len(guessed),), settings.gamma)])
 
@@ -90,6 +101,14 @@ def labelled_part(labels: Tensor, share: float, seed: int) -> Tensor:
     rank = ((members.cumsum(0) - 0.5) * members).sum(1)  # an example's place among those of its class
     evenly = (rank / members.sum(0)[labels[order]]).argsort(stable=True)
     return order[evenly[: round(share * len(labels))]]
+
+
+def mislabelled(labels: Tensor, share: float, classes: int, seed: int) -> Tensor:
+    """`labels` (n,) with exactly `share` of them, to the nearest image, replaced by another class, each as likely."""
+    source = generator(seed, "mislabelled")
+    chosen = torch.randperm(len(labels), generator=source)[: round(share * len(labels))].to(labels.device)
+    shift = torch.randint(1, classes, (len(chosen),), generator=source).to(labels.device)
+    return labels.index_copy(0, chosen, (labels[chosen] + shift) % classes)
 
 
 @torch.no_grad()

@@ -4,6 +4,9 @@
 
 x' maximises the same KL term, from x + 0.001·N(0, 1). The clean branch of the KL is not detached, as in the
 authors' code; inside the attack it is a constant.
+
+That code sends clean images through the network twice in a training step, for the cross-entropy and, after the
+adversarial ones, for the KL. The logits are the same; batch norm's running statistics move three times.
 """
 
 import torch
@@ -39,6 +42,7 @@ class Trades(AdversarialTraining[TradesSettings]):
 
     def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
         clean, logits = self.model(batch.images), self.model(adversarial)
+        self.model(batch.images)  # the authors' third pass: its logits are those of the first, only statistics move
         natural = functional.cross_entropy(clean, batch.labels, reduction="none")
         smoothness = divergence(clean, logits)
         parts = {

@@ -1,10 +1,11 @@
 """Purifiers, the discriminator that trains them, and the defended network f(g(t(x))) of AToP (arXiv 2401.16352).
 
 A purifier sees the visible part of a transformed image and the mask, and returns the whole image: in [-1, 1] inside,
-tanh at the end, images in [0, 1] outside. Three networks, all of them for any size from 8×8:
+tanh at the end, images in [0, 1] outside. Four networks, all of them for any size from 8×8:
 
-    gated        gated convolutions, a coarse and a refining stage: Yu et al., "Free-Form Image Inpainting with Gated
-                 Convolution", ICCV 2019 (arXiv 1806.03589), without its contextual attention
+    inpainter    the authors' own: the coarse and the refining network of Yu et al., "Free-Form Image Inpainting with
+                 Gated Convolution", ICCV 2019 (arXiv 1806.03589), layer by layer, but for its contextual attention
+    gated        the same idea for small images: gated convolutions, two stages, skips
     unet         a light U-Net
     autoencoder  the same without skips: everything has to pass the bottleneck
 """
@@ -29,9 +30,9 @@ from turncoat.randomness import generator as counted
 class GatedConv(nn.Module):
     """A convolution whose output is weighed, pixel by pixel, by a gate that it learns: holes need not count."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1, size: int = 3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, 2 * outputs, 3, stride, dilation, dilation)
+        self.conv = nn.Conv2d(inputs, 2 * outputs, size, stride, dilation * (size // 2), dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         features, gate = self.conv(x).chunk(2, 1)
@@ -89,11 +90,58 @@ class Hourglass(nn.Module):
         return made
 
 
+class Inpainter(nn.Module):
+    """One stage of arXiv 1806.03589: 5×5 stem, two halvings, dilated bottleneck, two doublings, no skips.
+
+    The refining stage sees the drafted image alone, and has a second branch beside the dilated one: there the authors'
+    contextual attention copies features from visible places. At 32×32 pixels its map has 4×4 places, and with a quarter
+    of 8×8 patches hidden some three of them, at the border for the most part, have wholly visible 3×3 surroundings: too
+    few to copy from. The second branch stays, without the attention.
+
+    Args:
+        inputs: leading channels that it sees. width: that of the authors' code is 48; at full resolution it is halved.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, refining: bool) -> None:
+        super().__init__()
+        self.inputs = inputs
+        dilated = [GatedConv(2 * width, 2 * width, dilation=reach) for reach in (1, 2, 4, 8, 16)]
+        plain = [GatedConv(2 * width, 2 * width) for _ in range(3)]
+        self.branches = nn.ModuleList([nn.Sequential(*self._down(inputs, width), *dilated)])
+        if refining:
+            self.branches.append(nn.Sequential(*self._down(inputs, width), *plain))
+        self.joined = nn.Sequential(
+            GatedConv(2 * width * (1 + refining), 2 * width), GatedConv(2 * width, 2 * width),
+            nn.Upsample(scale_factor=2), GatedConv(2 * width, width), GatedConv(width, width),
+            nn.Upsample(scale_factor=2), GatedConv(width, width // 2), GatedConv(width // 2, width // 4),
+        )  # fmt: skip
+        self.head = nn.Conv2d(width // 4, outputs, 3, 1, 1)
+        for module in self.modules():
+            if isinstance(module, GatedConv):  # an open gate lets half through: over 18 layers nothing would be left
+                features = module.conv.weight[: module.conv.out_channels // 2]
+                nn.init.normal_(features, std=2 / features[0].numel() ** 0.5)
+                nn.init.zeros_(module.conv.bias)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _down(inputs: int, width: int) -> list[nn.Module]:
+        return [
+            GatedConv(inputs, width // 2, size=5),
+            GatedConv(width // 2, width, 2), GatedConv(width, width),
+            GatedConv(width, 2 * width, 2), GatedConv(2 * width, 2 * width),
+        ]  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w), the image first, to (n, outputs, h, w) in [-1, 1]; h and w are multiples of 4."""
+        x = x[:, : self.inputs]
+        made: Tensor = self.head(self.joined(torch.cat([branch(x) for branch in self.branches], 1))).tanh()
+        return made
+
+
 class Purifier(nn.Module):
     """An inpainter of a named architecture.
 
     Args:
-        network: "gated", "unet" or "autoencoder".
+        network: a name in `PURIFIERS`.
         shape: (channels, height, width) of an image.
         width: channels at full resolution; the deepest level has four times as many.
     """
@@ -106,11 +154,19 @@ class Purifier(nn.Module):
         self.spec: Final[dict[str, Any]] = {
             "kind": "purifier", "network": network, "shape": [channels, height, width_], "width": width,
         }  # fmt: skip
-        stages, conv, skips = PURIFIERS[network]
         # image, ones, mask: the ones tell a convolution where the image ends
-        self.stages = nn.ModuleList(
-            Hourglass(channels + 2, channels, width, min(height, width_), conv, skips) for _ in range(stages)
-        )
+        inputs = channels + 2
+        if network == "inpainter":
+            if height % 4 or width_ % 4 or width % 4:
+                raise TurncoatError(
+                    f"purifier inpainter: sides and width must be multiples of 4, got {height}×{width_} and {width}"
+                )
+            coarse, fine = Inpainter(inputs, channels, width, False), Inpainter(channels, channels, width, True)
+            self.stages = nn.ModuleList([coarse, fine])
+        else:
+            stages, conv, skips = HOURGLASSES[network]
+            size = min(height, width_)
+            self.stages = nn.ModuleList(Hourglass(inputs, channels, width, size, conv, skips) for _ in range(stages))
 
     def outputs(self, images: Tensor, masks: Tensor) -> Tensor:
         """What each stage makes, the final image last: (n, stages, c, h, w) in [0, 1].
@@ -131,11 +187,12 @@ class Purifier(nn.Module):
         return self.outputs(images, masks)[:, -1]
 
 
-PURIFIERS: dict[str, tuple[int, type[nn.Module], bool]] = {  # stages, convolution, skips
+HOURGLASSES: dict[str, tuple[int, type[nn.Module], bool]] = {  # stages, convolution, skips
     "gated": (2, GatedConv, True),
     "unet": (1, PlainConv, True),
     "autoencoder": (1, PlainConv, False),
 }
+PURIFIERS = (*HOURGLASSES, "inpainter")
 
 
 def _depth(size: int) -> int:
@@ -144,21 +201,30 @@ def _depth(size: int) -> int:
 
 
 class Discriminator(nn.Module):
-    """Real or made, place by place: spectral-norm convolutions, after the one of arXiv 1806.03589."""
+    """Real or made, place by place: spectral-norm convolutions, after the one of arXiv 1806.03589.
 
-    def __init__(self, shape: Sequence[int], width: int = 16) -> None:
+    Args:
+        masked: it is shown what was hidden too, as there.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int = 16, masked: bool = False) -> None:
         super().__init__()
+        self.masked = masked
         layers: list[nn.Module] = []
-        inputs = shape[0]
+        inputs = shape[0] + masked
         for level in range(_depth(min(shape[1:]))):
             outputs = width * 2 ** min(level, 2)
             layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), nn.LeakyReLU(0.2)]
             inputs = outputs
         self.network = nn.Sequential(*layers, spectral_norm(nn.Conv2d(inputs, 1, 3, 1, 1)))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [0, 1] to scores (n, 1, h', w'), high where real."""
-        scores: Tensor = self.network(2 * images - 1)
+    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """(n, c, h, w) in [0, 1], and masks (n, 1, h, w) if `masked`, to scores (n, 1, h', w'), high where real."""
+        shown = 2 * images - 1
+        if self.masked:
+            assert masks is not None
+            shown = torch.cat([shown, masks], 1)
+        scores: Tensor = self.network(shown)
         return scores
 
 
@@ -190,14 +256,20 @@ class Pipeline(nn.Module):
 
     def purify(self, images: Tensor, generator: Source = None) -> Tensor:
         """g(t(x)), (n, c, h, w) in [0, 1]; with several masks an image, each hidden part as its own pass filled it."""
+        return self.stages(images, generator)[0][:, -1]
+
+    def stages(self, images: Tensor, generator: Source = None) -> tuple[Tensor, Tensor]:
+        """What each stage of the purifier makes of t(x), the final image last, and what was hidden from it.
+
+        Returns: (n, stages, c, h, w) in [0, 1]; (n, 1, h, w), 1 where hidden: with several masks an image, everywhere.
+        """
         noisy, masks = self.transform(images, generator)
         parts = masks.shape[1]
         if parts == 1:
-            purified: Tensor = self.purifier(noisy, masks[:, 0])
-            return purified
-        filled = self.purifier(noisy.repeat_interleave(parts, 0), masks.flatten(0, 1))
-        assembled: Tensor = (filled.view(len(images), parts, *images.shape[1:]) * masks).sum(1)
-        return assembled
+            return self.purifier.outputs(noisy, masks[:, 0]), masks[:, 0]
+        filled = self.purifier.outputs(noisy.repeat_interleave(parts, 0), masks.flatten(0, 1))
+        assembled = (filled.unflatten(0, (len(images), parts)) * masks[:, :, None]).sum(1)
+        return assembled, masks.sum(1)
 
     def forward(self, images: Tensor, *, purified: bool = False, seeds: Sequence[int] | None = None) -> Tensor:
         """Logits (n, classes), or with several votes the logarithm of the mean probabilities.

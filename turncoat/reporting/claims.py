@@ -76,7 +76,7 @@ class Claim(Strict):
     """
 
     id: Slug
-    kind: Literal["headline", "component", "supporting", "third party", "control"]
+    kind: Literal["headline", "component", "supporting", "third party", "control", "full gradient"]
     says: Text
     where: Text
     datasets: list[Slug] = Field(description="the data sets that the claim is about; empty where the paper is unread")

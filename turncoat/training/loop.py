@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from turncoat.data.batches import Batch, DeviceSplit, batches
+from turncoat.data.batches import Batch, DeviceSplit, batches, batches_an_epoch
 from turncoat.errors import TurncoatError
 from turncoat.settings import TrainingSettings
 from turncoat.training.average import Average
@@ -79,7 +79,7 @@ def fit(
     done = _restore(checkpoint, method.model, optimizer, averaged, outcome)
     _count_passes(method.model, outcome.passes)
     fast = compiled_forward(method.model, compute.device) if compute.compile is True else None
-    per_epoch = max(1, len(train) // min(settings.batch_size, len(train)))
+    per_epoch = batches_an_epoch(train, settings.batch_size, settings.steps)
     bar = tqdm(total=settings.epochs, initial=done, unit="epoch", disable=not sys.stderr.isatty(), leave=False)
     saved = time.monotonic()
     for epoch in range(done, settings.epochs):
@@ -124,7 +124,8 @@ def _epoch(
     passes["counting"] = 1
     broken = torch.zeros((), device=compute.device)
     rate = 0.0
-    for step, batch in enumerate(batches(train, settings.batch_size, settings.crop, settings.flip, seed, epoch)):
+    s = settings
+    for step, batch in enumerate(batches(train, s.batch_size, s.crop, s.flip, seed, epoch, s.steps)):
         rate = learning_rate(settings, (epoch + step / per_epoch) / settings.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -121,7 +121,11 @@ def test_the_study_s_own_arms_pair_with_what_they_began_as() -> None:
         ("purifier-rt2", "atop"),
         ("purifier-rt3", "atop-rt3"),
         ("purifier-gated", "atop-gated"),
+        ("purifier-authors-rt1", "atop-authors-rt1"),
+        ("purifier-authors", "atop-authors"),
+        ("purifier-authors-rt3", "atop-authors-rt3"),
         ("purifier-autoencoder",),  # atop-autoencoder has no adversarial term: an ablation
+        ("purifier-autoencoder-rt2",),
     }
 
 

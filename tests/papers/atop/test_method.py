@@ -1,15 +1,16 @@
 """AToP's two phases: losses by hand, who is trained and who is not, determinism, and digits rebuilt (slow)."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
-from tests.methods.small import TASK, batch_of, gradients, method, network, split_of
+from tests.methods.small import TASK, batch_of, double, gradients, method, network, split_of
 from turncoat import models
 from turncoat.attacks import Threat, attacked
-from turncoat.data.batches import resident
+from turncoat.data.batches import batches, batches_an_epoch, resident
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import evaluate
 from turncoat.methods.base import Task
@@ -17,6 +18,7 @@ from turncoat.models import tensor_digest
 from turncoat.models.purifier import Pipeline
 from turncoat.models.transforms import Transform, surrounding_mean
 from turncoat.papers.arms import arm_settings, check_arms, method_class
+from turncoat.papers.arms import schedule as schedule_of
 from turncoat.papers.atop.purifying import Game
 from turncoat.randomness import generator
 from turncoat.settings import ComputeSettings, Settings, TrainingSettings, load
@@ -64,7 +66,7 @@ def test_each_player_is_moved_by_its_own_term():
     game, batch = made.model, batch_of()
     frozen_power = copy.deepcopy(game.discriminator)  # spectral norm iterates at each pass
     made_images = batch.images.clone().mul(0.9).requires_grad_()
-    push, fooled, told = game.hinge(batch.images, made_images)
+    push, fooled, told = game.hinge(batch.images, made_images, torch.zeros(6, 1, 8, 8))
 
     (slope,) = torch.autograd.grad(push, made_images)
     l1 = (made_images - 2).abs().mean()
@@ -108,6 +110,134 @@ def test_fine_tuning_by_hand(through, reconstruct):
     assert loss.item() == pytest.approx((l1 + 0.2 * ce).item(), rel=1e-4)
     assert parts["l1"].item() == pytest.approx(l1.item(), rel=1e-4)
     assert parts["ce"].item() == pytest.approx(ce.item(), rel=1e-4)
+
+
+AUTHORS = {
+    "attack_through": "classifier",
+    "reconstruct": "adversarial",
+    "l1_over": "stages",
+    "l1_range": "-1..1",
+    "ce_after": 2,
+    "gan_mask": True,
+    "gan_scale": "fixed",
+    "gan_weight": 1.0,
+    "shared_mask": True,
+}
+
+
+def authors(**more):
+    """The authors' training with their kind of purifier, four channels wide; its heads make something."""
+    purifier = method("purifier", network="inpainter", width=4)
+    pipeline = purifier.deploy(purifier.model)
+    with torch.no_grad():
+        for stage in pipeline.purifier.stages:
+            stage.head.weight.normal_(0, 0.3, generator=generator("head"))
+    task = Task(TASK.threat, TASK.classes, {"start": pipeline})
+    return method("atop", network(steps=3), task=task, purifier="start", **(AUTHORS | more))
+
+
+def in_epoch(epoch):
+    return replace(batch_of(), epoch=epoch)
+
+
+@pytest.mark.parametrize("transform", ["rt1", "rt2", "rt3"])
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+@pytest.mark.parametrize("rebuild", ["adversarial", "clean"])
+def test_the_authors_loss_by_hand_in_float64(epoch, rebuild, transform):
+    """Everything on [-1, 1], as their code has it: FGSM on the classifier, l1 at both stages, hinge, lambda late."""
+    made = authors(transform=transform, rebuild=rebuild)
+    game, purifier = copy.deepcopy(made.model.discriminator).double(), copy.deepcopy(made.pipeline.purifier).double()
+    loss, grads, parts = gradients(made, in_epoch(epoch))
+
+    batch = batch_of()
+    at = batch.images.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(functional.cross_entropy(made.pipeline.classifier(at), batch.labels), at)
+    images = (batch.images + 0.1 * slope.sign()).clamp(0, 1)
+
+    def stages(of):
+        noisy, masks = made.pipeline.transform(of, batch_of().generator)
+        made_here, visible = [], (2 * noisy.double() - 1)[:, None] * (1 - masks)
+        for part in range(masks.shape[1]):
+            mask, seen = masks[:, part].double(), visible[:, part]
+            coarse = purifier.stages[0](torch.cat([seen, torch.ones_like(mask), mask], 1))
+            fine = purifier.stages[1](seen + coarse * mask)
+            made_here.append(torch.stack([coarse, fine]) * (mask if masks.shape[1] > 1 else 1))
+        return sum(made_here), masks.sum(1)
+
+    assert transform == "rt3" or (stages(images)[1][0] == stages(images)[1]).all()  # one mask for the batch
+    (_, last), hidden = stages(images)
+    coarse, fine = stages(images if rebuild == "adversarial" else batch.images)[0]
+    target = 2 * images.double() - 1
+    l1 = (coarse - target).abs().mean() + (fine - target).abs().mean()
+    shown = torch.cat([torch.cat([target, fine.detach()]), hidden.repeat(2, 1, 1, 1)], 1)
+    on_real, on_made = game.network(shown).chunk(2)
+    told = (1 - on_real).clamp_min(0).mean() + (1 + on_made).clamp_min(0).mean()
+    leaf = fine.detach().requires_grad_()
+    fooled = -game.network(torch.cat([leaf, hidden.double()], 1)).mean()
+    (push,) = torch.autograd.grad(fooled, leaf)
+    classifier = double(made.pipeline.classifier).eval()
+    ce = functional.cross_entropy(classifier((last + 1) / 2), batch.labels)
+    weight = 0.05 if epoch >= 2 else 0.0
+
+    assert parts["ce"].item() == pytest.approx(ce.item(), rel=1e-4)
+    assert 2 * parts["l1"].item() == pytest.approx((fine - target).abs().mean().item(), rel=1e-4)
+    assert parts["discriminator"].item() == pytest.approx(told.item(), rel=1e-4)
+    assert parts["generator"].item() == pytest.approx(fooled.item(), rel=1e-3, abs=1e-4)
+    linear = ((fine + 1) * push).sum()  # the push is linear in the image; only its gradient has a meaning
+    assert loss.item() == pytest.approx((l1 + linear + weight * ce + told).item(), rel=1e-4)
+    (l1 + (fine * push).sum() + weight * ce).backward()
+    for name, parameter in purifier.named_parameters():
+        found = grads[f"generator.purifier.{name}"].double()
+        torch.testing.assert_close(
+            found, parameter.grad, rtol=5e-3, atol=2e-5 + 1e-3 * parameter.grad.abs().max().item()
+        )
+
+
+def test_without_its_gradient_the_game_is_not_played_as_in_the_code():
+    made = authors(gan_gradient=False)
+    loss, _, parts = gradients(made, in_epoch(2))
+    assert set(parts) == {"train_accuracy", "l1", "ce"}
+    other = gradients(authors(), in_epoch(2))
+    assert loss != other[0]
+
+
+@pytest.mark.parametrize("rebuild", ["adversarial", "clean"])
+def test_what_is_purified_is_counted_in_every_epoch(rebuild):
+    made = authors(rebuild=rebuild)
+    schedule = TrainingSettings(epochs=3, batch_size=6, steps=1, **made.settings.training)
+    look = {"validation_robust": 0.0}
+    outcome = fit(made, split_of(24), schedule, resolve(ComputeSettings(device="cpu")), seed=0, validate=lambda m: look)
+    images = 3 * 6  # one batch an epoch
+    assert outcome.passes["images"] == images
+    purified = 1 + (rebuild == "clean")
+    assert outcome.passes["forward"] == outcome.passes["backward"] == (1 + purified) * images
+
+
+def test_an_epoch_of_so_many_steps_meets_other_images_each_time():
+    split = split_of(40)
+    met = [torch.cat([batch.index for batch in batches(split, 4, 0, False, 0, e, 3)]).tolist() for e in range(3)]
+    assert [len(set(images)) for images in met] == [12] * 3
+    assert len({tuple(sorted(images)) for images in met}) == 3
+    assert met[0] == torch.cat([batch.index for batch in batches(split, 4, 0, False, 0, 0)]).tolist()[:12]
+    assert [batch.epoch for batch in batches(split, 20, 0, False, 0, 7)] == [7, 7]
+    assert batches_an_epoch(split, 4, 625) == batches_an_epoch(split, 4) == 10
+
+
+def test_the_arms_of_the_authors_say_what_their_code_says():
+    for arm, transform in {"atop-authors": "rt2", "atop-authors-rt1": "rt1", "atop-authors-rt3": "rt3"}.items():
+        plan = arm_settings(load(), arm)
+        assert {key: getattr(plan, key) for key in AUTHORS} == AUTHORS
+        assert plan.transform == transform
+        wanted = {"optimizer": "adam", "lr": 1e-4, "betas": [0.5, 0.999], "weight_decay": 0.0, "batch_size": 8}
+        wanted |= {"steps": 625, "schedule": "constant", "warmup": 0.0, "ema": 0.0, "crop": 0}
+        training = schedule_of(load(), "cifar10", arm).model_dump()
+        assert {key: training[key] for key in wanted} == wanted
+        assert plan.ce_weight == 0.05
+        began = arm_settings(load(), plan.purifier, "pretrained")
+        assert (began.network, began.width, began.gan_weight) == ("inpainter", 48, 0)
+        before = arm_settings(load(), arm.replace("atop-authors", "purifier-authors"))
+        assert before.transform == transform
+        assert (before.network, before.width) == ("inpainter", 48)
 
 
 @pytest.mark.parametrize("name", ["purifier", "atop"])

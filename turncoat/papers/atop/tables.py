@@ -13,6 +13,8 @@ PHASES = {"purifier": "purifier as pre-trained", "atop": "fine-tuned (AToP)"}
 # What an arm of the comparison leaves as the paper has it; any other is an ablation.
 PLAIN = {"classifier": "baseline", "votes": 1, "shared_mask": False, "attack_through": "pipeline", "ce_weight": 0.05}
 PLAIN |= {"reconstruct": "clean", "gan_gradient": True}
+# What the authors' own training differs in, `atop-authors`; it is compared as well.
+AUTHORS = PLAIN | {"shared_mask": True, "attack_through": "classifier", "reconstruct": "adversarial"}
 
 
 def transforms_table(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
@@ -48,7 +50,7 @@ def pairs(study: Study, dataset: str, arms: Sequence[str]) -> dict[Kind, dict[st
     found: dict[Kind, dict[str, str]] = {}
     for arm in arms:
         plan = study.plan(dataset, arm)
-        plain = all(plan.get(key, value) == value for key, value in PLAIN.items())
+        plain = any(all(plan.get(key, value) == value for key, value in said.items()) for said in (PLAIN, AUTHORS))
         if plan["method"] in PHASES and plain and plan.get("attack", {}).get("steps", 1) == 1:
             began = study.resolve(dataset, plan["purifier"], "pretrained") if "purifier" in plan else plan
             if _trained_under(began["transform"]) == _trained_under(plan["transform"]):

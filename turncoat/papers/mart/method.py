@@ -5,7 +5,8 @@
 
 x' is PGD on cross-entropy with the network in eval mode, from x + 0.001·N(0, 1). As in the authors' code nothing of
 the clean branch is detached: the gradient flows through the KL's target and through the weight. All of it is computed
-in float32: 1.0001 − q rounds away in half precision.
+in float32: 1.0001 − q rounds away in half precision. Batch norm meets clean images first, adversarial ones second, in
+the order of that code too: the running statistics hang on it.
 
 Settings take the components away one by one: `boosted: false` leaves plain cross-entropy, `weighted: false` an
 unweighted KL, `beta: 0` no KL at all (with plain cross-entropy that is PGD training). `detach: true` is a reading that
@@ -37,12 +38,12 @@ class Mart(AdversarialTraining[MartSettings]):
     settings_class = MartSettings
 
     def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
+        clean = self.model(batch.images) if self.settings.beta else None  # first: see the module's text
         attacked = self.model(adversarial)
         supervised = boosted_cross_entropy(attacked, batch.labels, self.settings.boosted)
         parts = {"train_accuracy": accuracy(attacked, batch.labels), "bce": supervised.detach().mean()}
-        if self.settings.beta == 0:
+        if clean is None:
             return supervised, parts
-        clean = self.model(batch.images)
         regulariser = misclassification_kl(
             clean.detach() if self.settings.detach else clean, attacked, batch.labels, self.settings.weighted
         )

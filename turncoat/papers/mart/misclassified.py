@@ -62,10 +62,12 @@ class Misclassified(Method[MisclassifiedSettings]):
             if settings.treatment == "weaker":
                 instead = attack(self.model, batch, self.task.threat, settings.weaker)
             adversarial = torch.where(chosen[:, None, None, None], instead, adversarial)
+        # clean images first, as in MART's code: batch norm's running statistics hang on the order
+        clean = self.model(batch.images) if settings.treatment == "regularised" else None
         logits = self.model(adversarial)
         losses = functional.cross_entropy(logits, batch.labels, reduction="none")
-        if settings.treatment == "regularised":
-            losses = losses + settings.beta * chosen * divergence(self.model(batch.images), logits)
+        if clean is not None:
+            losses = losses + settings.beta * chosen * divergence(clean, logits)
         return losses.mean(), {
             "train_accuracy": accuracy(logits, batch.labels),
             "chosen": chosen.float().mean(),

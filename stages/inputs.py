@@ -37,7 +37,7 @@ def main() -> None:
 
 def modules(cell: Cell, settings: Settings) -> list[str]:
     """Dotted names of what a cell runs: its stage, and what that imports by a name out of the settings."""
-    from turncoat.papers.parts import module_of
+    from turncoat.papers.index import module_of
 
     methods: list[str] = []
     match cell.stage:

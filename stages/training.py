@@ -8,7 +8,7 @@ from turncoat.attacks import Threat
 from turncoat.data.batches import batches_an_epoch, resident
 from turncoat.methods.base import Task
 from turncoat.papers.arms import Section, arm_settings, method_class, schedule
-from turncoat.papers.parts import module_of
+from turncoat.papers.index import module_of
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
 from turncoat.training import fingerprint, initialised, resolve, train_cell
 from turncoat.training.validation import validator

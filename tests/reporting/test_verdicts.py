@@ -131,7 +131,7 @@ def test_every_arm_that_a_claim_compares_is_defined(papers: list[Paper]) -> None
         ("direction: higher, margin: 0.0", "direction: level, margin: 0.0", "level needs a margin above 0"),
         ("id: mart-over-pgd-fgsm", "id: mart-over-pgd", "stands twice"),
         ("metric: fgsm, value: 65.65", "metric: clean, value: 65.65", "mart under clean stands twice"),
-        ("name: mart", "name: smart", "must be the file's own"),
+        ("name: mart", "name: smart", "must be the folder's own"),
         ("mart: [mart-no-kl", "pgd: [mart-no-kl", "the line pgd does not hold the arm of its name"),
         ("points: 5.32", "points: soon", "claims.0.reported"),
         ("margin: 2.66}", "margin: 2.66}\n    on: {mnist: {arm: mart, against: tradez}}", "tradez is not among arms"),

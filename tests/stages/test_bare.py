@@ -19,7 +19,7 @@ from stages.walk import Unfinished
 from turncoat.closure import checksums, closure
 from turncoat.errors import TurncoatError
 from turncoat.files import checksum, read_json
-from turncoat.papers.parts import module_of
+from turncoat.papers.index import module_of
 from turncoat.settings import merged
 
 ROOT = Path(__file__).parents[2]

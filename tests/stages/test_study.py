@@ -14,7 +14,7 @@ from stages.inputs import modules
 from stages.pipeline import cells
 from turncoat.closure import closure
 from turncoat.files import sha256
-from turncoat.papers.parts import module_of
+from turncoat.papers.index import module_of
 from turncoat.settings import Settings, merged, read_yaml, validate
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from turncoat.errors import TurncoatError
 from turncoat.methods.base import Method
-from turncoat.papers.parts import known, module_of
+from turncoat.papers.index import known, module_of
 from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
 
 Section = Literal["arms", "pretrained"]  # of the settings, where networks to train are described

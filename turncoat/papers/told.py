@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from turncoat.closure import code_checksum
 from turncoat.files import read_json
-from turncoat.papers.parts import known
+from turncoat.papers.index import known
 from turncoat.reporting.study import Resolve
 from turncoat.settings import Settings, merged
 

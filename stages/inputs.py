@@ -12,7 +12,7 @@ from turncoat.files import checksum, write_json
 from turncoat.settings import load, read_yaml
 
 FOLDER = Path("data/code")
-SETTINGS = ("turncoat/settings.py", "turncoat/randomness.py", "stages/common.py")
+SETTINGS = ("turncoat/settings.py", "turncoat/strict.py", "turncoat/randomness.py", "stages/common.py")
 NETWORKS = (*SETTINGS, "turncoat/attacks", "turncoat/models", "turncoat/data/batches.py")
 TRAINING = (*NETWORKS, "stages/training.py", "turncoat/training")
 RESTS_ON = {
@@ -32,7 +32,7 @@ RESTS_ON = {
     ),
     "evaluate": (*NETWORKS, "stages/evaluate.py", "turncoat/evaluation", "turncoat/training"),
     "analyse": (*NETWORKS, "stages/analyse.py", "turncoat/evaluation", "turncoat/methods/universal.py"),
-    "report": ("stages/report.py", "turncoat/settings.py", "turncoat/reporting", "turncoat/methods"),
+    "report": ("stages/report.py", "turncoat/settings.py", "turncoat/strict.py", "turncoat/reporting", "turncoat/methods"),
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from turncoat.errors import TurncoatError
+from turncoat.models.residual import cifar_resnet, small_resnet
 
 
 class Normalize(nn.Module):
@@ -191,6 +192,9 @@ def wide_resnet(depth: int, factor: int, channels: int, size: int, classes: int)
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "small_cnn": small_cnn,
+    "small_resnet": small_resnet,
+    "resnet20": partial(cifar_resnet, 20),
+    "resnet56": partial(cifar_resnet, 56),
     "resnet18": resnet18,
     "wide_resnet28_10": partial(wide_resnet, 28, 10),
     "wide_resnet34_10": partial(wide_resnet, 34, 10),

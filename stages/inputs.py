@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.common import parse, run
 from turncoat.files import checksum, write_json
-from turncoat.settings import load, read_yaml
+from turncoat.settings import load
 
 FOLDER = Path("data/code")
 SETTINGS = ("turncoat/settings.py", "turncoat/strict.py", "turncoat/randomness.py", "stages/common.py")
@@ -32,14 +32,21 @@ RESTS_ON = {
     ),
     "evaluate": (*NETWORKS, "stages/evaluate.py", "turncoat/evaluation", "turncoat/training"),
     "analyse": (*NETWORKS, "stages/analyse.py", "turncoat/evaluation", "turncoat/methods/universal.py"),
-    "report": ("stages/report.py", "turncoat/settings.py", "turncoat/strict.py", "turncoat/reporting", "turncoat/methods"),
+    "report": (
+        "stages/report.py",
+        "turncoat/settings.py",
+        "turncoat/strict.py",
+        "turncoat/reporting",
+        "turncoat/methods",
+    ),
 }
 
 
 def main() -> None:
     parse(__doc__)
-    load()  # a wrong setting stops here, before anything runs
-    write_json(Path("data/settings.json"), read_yaml("params.yaml"))
+    settings = load()  # a wrong setting stops here, before anything runs
+    # with all defaults: DVC refuses a stage one of whose parameters is nowhere
+    write_json(Path("data/settings.json"), settings.model_dump(mode="json"))
     FOLDER.mkdir(parents=True, exist_ok=True)
     for stage, paths in RESTS_ON.items():
         write_json(FOLDER / f"{stage}.json", {path: checksum(path) for path in sorted(paths)})

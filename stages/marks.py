@@ -52,13 +52,14 @@ def basis(work: Work, settings: Settings) -> tuple[dict[str, Any], list[Work]]:
     download, baseline = Work("download", name), Work("baseline", name, None, seed)
     trained = [baseline, Work("pretrain", name, None, seed)]
     shared = {"compute": settings.compute, f"datasets.{name}.threat": plan.threat}
-    network = shared | {f"datasets.{name}.model": plan.model}
+    network = shared | {f"datasets.{name}.model": plan.model, f"datasets.{name}.model_args": plan.model_args}
     tuning = network | {f"datasets.{name}.start": plan.start, f"datasets.{name}.finetuning": plan.finetuning}
     match work.stage:
         case "download":
             return {f"datasets.{name}.data": plan.data}, []
         case "baseline":
-            return network | {f"datasets.{name}.training": plan.training}, [download]
+            given = {f"datasets.{name}.baseline": plan.baseline}
+            return network | given | {f"datasets.{name}.training": plan.training}, [download]
         case "perturb":
             made = {"perturbations": settings.perturbations, "universal": settings.universal}
             return shared | made | {f"suites.{study.suite}.images": suite.images}, [download, baseline]

@@ -7,10 +7,31 @@ from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
 from turncoat.evaluation import build_suite
+from turncoat.files import read_json
 from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
 from turncoat.settings import ArmSettings, Settings, TrainingSettings
-from turncoat.training import fingerprint, initialised, resolve, train_cell
+from turncoat.training import Compute, fingerprint, initialised, resolve, train_cell
 from turncoat.training.validation import validator
+
+
+def check(settings: Settings) -> None:
+    """What would be refused later is refused before training.
+
+    Raises:
+        TurncoatError: an arm or the study's suite that cannot work.
+    """
+    check_arms(settings)
+    build_suite(settings.study.suite, settings.suites[settings.study.suite])
+
+
+def compute_settings(compute: Compute) -> dict[str, Any]:
+    """How it is computed, `auto` made explicit, as a cell's files say it."""
+    return {
+        "device": compute.device.type,
+        "precision": compute.precision,
+        "channels_last": compute.channels_last,
+        "compile": compute.compile,
+    }
 
 
 def train(settings: Settings, dataset: str, arm: str, seed: int, section: Section = "arms") -> None:
@@ -20,8 +41,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         TurncoatError: a name that is not defined, settings out of range, damaged inputs, a loss that is not finite.
     """
     known("dataset", dataset, dict(settings.datasets))
-    check_arms(settings)
-    build_suite(settings.study.suite, settings.suites[settings.study.suite])  # refused before training, not after
+    check(settings)
     of_dataset = settings.datasets[dataset]
     plan: ArmSettings
     steps: TrainingSettings
@@ -32,6 +52,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     plan = plan.model_copy(update={"start": plan.start or of_dataset.start})
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
+    about = (len(images.classes), images.shape, images.mean, images.std)
     threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
     inputs = [data_folder(dataset) / "dataset.json"]
     foundation = {name: pretrained_folder(dataset, seed) / name / "best.safetensors" for name in plan.builds_on}
@@ -39,14 +60,14 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     pretrained = {name: compute.place(models.load(path)) for name, path in foundation.items()}
     method = METHODS[plan.method](plan, Task(threat, len(images.classes), pretrained))
 
+    given: dict[str, Any] = {}  # what the baseline's files say of weights that were not trained here
     if plan.start == "baseline":
-        inputs.append(model_folder(dataset, "baseline", seed) / "best.safetensors")
+        source = model_folder(dataset, "baseline", seed)
+        inputs.append(source / "best.safetensors")
         network = models.load(inputs[-1])
+        given = read_json(source / "training.json").get("given", {})
     else:
-        network = initialised(
-            seed,
-            lambda: models.Classifier(of_dataset.model, len(images.classes), images.shape, images.mean, images.std),
-        )
+        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *about))
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given
@@ -57,13 +78,9 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
         "arm": plan.model_dump() | {"training": steps.model_dump()},
-        "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model},
-        "compute": {
-            "device": compute.device.type,
-            "precision": compute.precision,
-            "channels_last": compute.channels_last,
-            "compile": compute.compile,
-        },
+        "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model}
+        | ({"baseline": given} if given else {}),
+        "compute": compute_settings(compute),
     }
     print(
         f"{dataset}/{arm}/{seed}: {plan.method} on {compute.device}, {compute.precision}"

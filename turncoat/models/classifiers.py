@@ -58,6 +58,8 @@ class Classifier(nn.Module):
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
         }
+        if not len(mean) == len(std) == channels:
+            raise TurncoatError(f"normalisation of {len(mean)} channels for images of {channels}")
         self.normalize = Normalize(mean, std)
         self.network = NETWORKS[model](channels, min(height, width), classes)
 

@@ -4,6 +4,7 @@ Reads data/<dataset>/ and the file that `datasets.<dataset>.baseline` names, if 
 models/<dataset>/baseline/<seed>/: best and last weights, history.json, training.json.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.common import data_folder, known, model_folder, parse, run
@@ -29,7 +30,7 @@ def main() -> None:
 
 def give(settings: "Settings", dataset: str, seed: int) -> None:
     """Read the weights that the data set's settings name, look at them on the validation split, publish them."""
-    from stages.training import check, compute_settings
+    from stages.training import check, compute_settings, dataset_settings
     from turncoat import data, models, tracking
     from turncoat.attacks import Threat
     from turncoat.data.batches import resident
@@ -41,11 +42,14 @@ def give(settings: "Settings", dataset: str, seed: int) -> None:
     network, given = models.given_classifier(plan, len(images.classes), images.shape, images.mean, images.std)
     resolved = {
         "arm": {"method": "given"},
-        "dataset": {"threat": plan.threat.model_dump(), "model": plan.model, "baseline": given},
+        "dataset": dataset_settings(plan, given),
         "compute": compute_settings(compute),
     }
     cell = {"dataset": dataset, "arm": "baseline", "seed": seed}
-    key = fingerprint({"cell": cell, **resolved}, [data_folder(dataset) / "dataset.json", __file__])
+    inputs = [data_folder(dataset) / "dataset.json", Path(__file__)]
+    if code := models.source_of(plan.model):
+        inputs.append(code)
+    key = fingerprint({"cell": cell, **resolved}, inputs)
     held_out = resident(images.validation.images, images.validation.labels, compute.device)
     threat = Threat(plan.threat.norm, plan.threat.epsilon)
     with tracking.open(f"{dataset}/baseline/{seed}", key, settings=resolved) as tracker:

@@ -1,5 +1,6 @@
 """Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from stages.common import data_folder, known, model_folder, pretrained_folder
@@ -9,7 +10,7 @@ from turncoat.data.batches import resident
 from turncoat.evaluation import build_suite
 from turncoat.files import read_json
 from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
-from turncoat.settings import ArmSettings, Settings, TrainingSettings
+from turncoat.settings import ArmSettings, DatasetSettings, Settings, TrainingSettings
 from turncoat.training import Compute, fingerprint, initialised, resolve, train_cell
 from turncoat.training.validation import validator
 
@@ -22,6 +23,12 @@ def check(settings: Settings) -> None:
     """
     check_arms(settings)
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
+
+
+def dataset_settings(plan: DatasetSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Threat and network of a data set, as a cell's files say them; `given`: about a baseline not trained here."""
+    said = {"threat": plan.threat.model_dump(), "model": plan.model}
+    return said | {key: value for key, value in (("model_args", plan.model_args), ("baseline", given)) if value}
 
 
 def compute_settings(compute: Compute) -> dict[str, Any]:
@@ -57,17 +64,21 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     inputs = [data_folder(dataset) / "dataset.json"]
     foundation = {name: pretrained_folder(dataset, seed) / name / "best.safetensors" for name in plan.builds_on}
     inputs += foundation.values()
-    pretrained = {name: compute.place(models.load(path)) for name, path in foundation.items()}
+    if code := models.source_of(of_dataset.model):
+        inputs.append(code)
+    pretrained = {
+        name: compute.place(models.load(path, trusted={of_dataset.model})) for name, path in foundation.items()
+    }
     method = METHODS[plan.method](plan, Task(threat, len(images.classes), pretrained))
 
     given: dict[str, Any] = {}  # what the baseline's files say of weights that were not trained here
     if plan.start == "baseline":
         source = model_folder(dataset, "baseline", seed)
         inputs.append(source / "best.safetensors")
-        network = models.load(inputs[-1])
+        network = models.load(inputs[-1], trusted={of_dataset.model})
         given = read_json(source / "training.json").get("given", {})
     else:
-        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *about))
+        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *about, of_dataset.model_args))
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given
@@ -78,8 +89,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
         "arm": plan.model_dump() | {"training": steps.model_dump()},
-        "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model}
-        | ({"baseline": given} if given else {}),
+        "dataset": dataset_settings(of_dataset, given),
         "compute": compute_settings(compute),
     }
     print(

@@ -4,7 +4,7 @@ torchvision's definitions where they fit, with the stems and strides that 32×32
 only by the networks that come from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from turncoat.errors import TurncoatError
+from turncoat.models.foreign import check_logits, foreign
 from turncoat.models.residual import cifar_resnet, small_resnet
+from turncoat.settings import FOREIGN
 
 
 class Normalize(nn.Module):
@@ -35,17 +37,28 @@ class Classifier(nn.Module):
     """A named network behind its normalisation.
 
     Args:
-        model: a key of `NETWORKS`.
+        model: a key of `NETWORKS`, `timm/<name>`, `torchvision/<name>`, or a factory, `package.module:name`, which is
+            code and is run.
         classes: number of logits.
         shape: (channels, height, width) of an image.
         mean, std: per channel, of the training images in [0, 1].
+        args: keywords for a network that is not of `NETWORKS`.
+
+    Raises:
+        TurncoatError: there is no such network, or it cannot be had for such images.
     """
 
     def __init__(
-        self, model: str, classes: int, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
+        self,
+        model: str,
+        classes: int,
+        shape: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if model not in NETWORKS:
+        if model not in NETWORKS and not FOREIGN.fullmatch(model):
             raise TurncoatError(f"model {model} is not defined; there are {', '.join(NETWORKS)}")
         channels, height, width = shape
         if min(height, width) < SMALLEST:
@@ -57,16 +70,23 @@ class Classifier(nn.Module):
             "shape": [int(size) for size in shape],
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
+            **({"args": dict(args)} if args else {}),
         }
         if not len(mean) == len(std) == channels:
             raise TurncoatError(f"normalisation of {len(mean)} channels for images of {channels}")
         self.normalize = Normalize(mean, std)
-        self.network = NETWORKS[model](channels, min(height, width), classes)
+        if model in NETWORKS:
+            self.network = NETWORKS[model](channels, min(height, width), classes)
+        else:
+            self.network = foreign(model, classes, shape, args or {})
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes), float32 also under autocast: losses and attacks need their precision."""
-        logits: Tensor = self.network(self.normalize(images))
-        return logits.float()
+        logits: Any = self.network(self.normalize(images))
+        if isinstance(logits, tuple | list | dict):  # in training mode some foreign networks return more
+            check_logits(logits)
+        wide: Tensor = logits.float()
+        return wide
 
 
 def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256
 from turncoat.models.classifiers import Classifier
+from turncoat.models.foreign import library_normalisation
 from turncoat.settings import DatasetSettings, NormalisationSettings
 
 NETWORKS_FOLDER = "TURNCOAT_NETWORKS"
@@ -162,7 +163,7 @@ def given_classifier(
         raise TurncoatError(f"{path}: sha256 {checksum}, but params.yaml wants {baseline.sha256}: another file")
     state, about = read_state(path)
     mean, std = _normalisation(settings, about.get("spec", {}), mean, std)
-    classifier = Classifier(settings.model, classes, shape, mean, std)
+    classifier = Classifier(settings.model, classes, shape, mean, std, settings.model_args)
     fill(classifier.network, state, path)
     told = {"weights": path.name, "sha256": checksum, "normalisation": {"mean": list(mean), "std": list(std)}}
     return classifier.eval(), told
@@ -182,7 +183,11 @@ def _normalisation(
             return [0.0] * len(mean), [1.0] * len(mean)
         case None if spec.get("mean") and spec.get("std"):
             return spec["mean"], spec["std"]
+        case _ if library := library_normalisation(settings.model, len(mean)):
+            return library
+        case "library":
+            raise TurncoatError(f"baseline.normalisation: no library tells that of {settings.model}; give mean and std")
     raise TurncoatError(
-        "params.yaml: datasets.<name>.baseline.normalisation is missing, and the file does not tell it: the mean and "
-        "std per channel that the weights were trained behind, or data, or none"
+        "baseline.normalisation is missing, and neither file nor library tells it: give the mean and std per channel "
+        "that the weights were trained behind, or data, or none"
     )

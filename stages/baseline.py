@@ -30,7 +30,7 @@ def main() -> None:
 
 def give(settings: "Settings", dataset: str, seed: int) -> None:
     """Read the weights that the data set's settings name, look at them on the validation split, publish them."""
-    from stages.training import check, compute_settings, dataset_settings
+    from stages.training import check, check_network, compute_settings, dataset_settings
     from turncoat import data, models, tracking
     from turncoat.attacks import Threat
     from turncoat.data.batches import resident
@@ -40,6 +40,7 @@ def give(settings: "Settings", dataset: str, seed: int) -> None:
     check(settings)
     plan, compute, images = settings.datasets[dataset], resolve(settings.compute), data.load(data_folder(dataset))
     network, given = models.given_classifier(plan, len(images.classes), images.shape, images.mean, images.std)
+    check_network(settings, dataset, network, len(images.classes))
     resolved = {
         "arm": {"method": "given"},
         "dataset": dataset_settings(plan, given),

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from stages.common import data_folder, known, model_folder, pretrained_folder
 from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
+from turncoat.errors import TurncoatError
 from turncoat.evaluation import build_suite
 from turncoat.files import read_json
 from turncoat.methods import METHODS, Section, Task, arm_settings, check_arms, schedule
@@ -23,6 +26,25 @@ def check(settings: Settings) -> None:
     """
     check_arms(settings)
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
+
+
+def check_network(settings: Settings, dataset: str, network: nn.Module, classes: int) -> None:
+    """Refuse a network that some arm of the study cannot work on, before its baseline is trained.
+
+    Raises:
+        TurncoatError: the arm, and what the network lacks.
+    """
+    plan = settings.datasets[dataset]
+    task = Task(Threat(plan.threat.norm, plan.threat.epsilon), classes)
+    named: list[tuple[Section, str]] = [("arms", arm) for arm in settings.study.arms]
+    for section, arm in [*named, *(("pretrained", name) for name in settings.study.pretrained)]:
+        of_arm = arm_settings(settings, arm, section)
+        try:
+            METHODS[of_arm.method](of_arm, task).check(network)
+        except ValueError as error:
+            raise TurncoatError(
+                f"{section}.{arm} cannot work with datasets.{dataset}.model {plan.model}: {error}"
+            ) from error
 
 
 def dataset_settings(plan: DatasetSettings, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +101,8 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         given = read_json(source / "training.json").get("given", {})
     else:
         network = initialised(seed, lambda: models.Classifier(of_dataset.model, *about, of_dataset.model_args))
+    if arm == "baseline":
+        check_network(settings, dataset, network, len(images.classes))
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given

@@ -11,7 +11,7 @@ from turncoat import models
 from turncoat.errors import TurncoatError
 from turncoat.settings import MODELS
 
-SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 48, 64), (1, 65, 8)]
 
 
 def make(model="small_cnn", shape=(1, 8, 8), classes=10):

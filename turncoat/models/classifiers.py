@@ -17,6 +17,8 @@ from turncoat.models.foreign import check_logits, foreign
 from turncoat.models.residual import cifar_resnet, small_resnet
 from turncoat.settings import FOREIGN
 
+Size = tuple[int, int]  # height and width in pixels
+
 
 class Normalize(nn.Module):
     """Subtract the training set's channel means, divide by its standard deviations."""
@@ -76,7 +78,7 @@ class Classifier(nn.Module):
             raise TurncoatError(f"normalisation of {len(mean)} channels for images of {channels}")
         self.normalize = Normalize(mean, std)
         if model in NETWORKS:
-            self.network = NETWORKS[model](channels, min(height, width), classes)
+            self.network = NETWORKS[model](channels, (height, width), classes)
         else:
             self.network = foreign(model, classes, shape, args or {})
 
@@ -97,27 +99,28 @@ def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     ]
 
 
-def small_cnn(channels: int, size: int, classes: int) -> nn.Module:
+def small_cnn(channels: int, size: Size, classes: int) -> nn.Module:
     """Three convolutions and a linear layer: 8×8 digits and 28×28 images on a CPU."""
-    last = -(-size // 4)  # two strides of 2, rounded up
+    last = [-(-side // 4) for side in size]  # two strides of 2, rounded up
     # Average pooling to 2×2 by a fixed window: the adaptive layer has no deterministic backward pass on CUDA.
-    pooled = last // (last // 2)
+    window = (last[0] // 2, last[1] // 2)
+    pooled = (last[0] // window[0]) * (last[1] // window[1])
     return nn.Sequential(
         *_conv_bn(channels, 16),
         *_conv_bn(16, 32, stride=2),
         *_conv_bn(32, 64, stride=2),
-        nn.AvgPool2d(last // 2),
+        nn.AvgPool2d(window),
         nn.Flatten(),
-        nn.Linear(64 * pooled * pooled, classes),
+        nn.Linear(64 * pooled, classes),
     )
 
 
-def resnet18(channels: int, size: int, classes: int) -> nn.Module:
+def resnet18(channels: int, size: Size, classes: int) -> nn.Module:
     """torchvision's ResNet-18; below 64 pixels with the CIFAR stem (3×3, stride 1, no pooling)."""
     from torchvision.models import resnet
 
     network = resnet.resnet18(weights=None, num_classes=classes)
-    if size < 64:
+    if min(size) < 64:
         network.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
         network.maxpool = nn.Identity()
     elif channels != 3:
@@ -136,11 +139,11 @@ class _GlobalMean(nn.Module):
         return features.mean((2, 3), keepdim=True)
 
 
-def mobilenet_v2(channels: int, size: int, classes: int) -> nn.Module:
+def mobilenet_v2(channels: int, size: Size, classes: int) -> nn.Module:
     """torchvision's MobileNetV2; below 64 pixels the first three stages keep the resolution."""
     from torchvision.models import MobileNetV2
 
-    early = 1 if size < 64 else 2
+    early = 1 if min(size) < 64 else 2
     setting = [  # expansion, channels, blocks, stride
         [1, 16, 1, 1],
         [6, 24, 2, early],
@@ -155,17 +158,17 @@ def mobilenet_v2(channels: int, size: int, classes: int) -> nn.Module:
     return network
 
 
-def vgg16(channels: int, size: int, classes: int) -> nn.Module:
+def vgg16(channels: int, size: Size, classes: int) -> nn.Module:
     """torchvision's VGG-16 with batch norm and the one linear layer that CIFAR needs; small images are pooled less."""
     from torchvision.models import vgg16_bn
 
-    network = vgg16_bn(weights=None)
+    network, side = vgg16_bn(weights=None), min(size)
     network.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
     for place, layer in enumerate(network.features):
         if isinstance(layer, nn.MaxPool2d):
-            if size < 2:
+            if side < 2:
                 network.features[place] = nn.Identity()
-            size //= 2
+            side //= 2
     network.classifier = nn.Linear(512, classes)
     return _mean_pooled(network)
 
@@ -190,7 +193,7 @@ class _WideBlock(nn.Module):
         return skipped
 
 
-def wide_resnet(depth: int, factor: int, channels: int, size: int, classes: int) -> nn.Module:
+def wide_resnet(depth: int, factor: int, channels: int, size: Size, classes: int) -> nn.Module:
     """WRN-depth-factor in its CIFAR form; depth = 6 n + 4."""
     widths = [16, 16 * factor, 32 * factor, 64 * factor]
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)]
@@ -212,7 +215,7 @@ def wide_resnet(depth: int, factor: int, channels: int, size: int, classes: int)
     return network
 
 
-NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
+NETWORKS: dict[str, Callable[[int, Size, int], nn.Module]] = {
     "small_cnn": small_cnn,
     "small_resnet": small_resnet,
     "resnet20": partial(cifar_resnet, 20),

@@ -78,11 +78,11 @@ class _Residual(nn.Module):
         return logits
 
 
-def cifar_resnet(depth: int, channels: int, size: int, classes: int) -> nn.Module:
+def cifar_resnet(depth: int, channels: int, size: tuple[int, int], classes: int) -> nn.Module:
     """The paper's network of `depth` = 6 n + 2 layers, widths 16, 32, 64, shortcut A."""
     return _Residual(channels, classes, (16, 32, 64), (depth - 2) // 6)
 
 
-def small_resnet(channels: int, size: int, classes: int) -> nn.Module:
+def small_resnet(channels: int, size: tuple[int, int], classes: int) -> nn.Module:
     """A stem of stride 2, widths 32, 64, 128, one block a stage: 309k parameters, 12.3 million MACs at 3×32×32."""
     return _Residual(channels, classes, (32, 64, 128), 1, stem=2, projected=True)

@@ -40,8 +40,10 @@ def main() -> None:
     universal = {name: torch.from_numpy(examples[f"universal-{name}"]).to(device) for name in told["universal"]}
     split = data.load(data_folder(dataset))
 
+    trusted = {settings.datasets[dataset].model}
+
     def network(arm: str) -> torch.nn.Module:
-        return compute.place(models.load(model_folder(dataset, arm, seed) / "best.safetensors"))
+        return compute.place(models.load(model_folder(dataset, arm, seed) / "best.safetensors", trusted=trusted))
 
     folders = {arm: model_folder(dataset, arm, seed) for arm in settings.study.arms}
     trained = {arm: folder for arm, folder in folders.items() if (folder / "training.json").exists()}

@@ -36,7 +36,8 @@ from stages.marks import Marks
 from stages.pipeline import Cell, cells
 from stages.walk import LOGS, Unfinished, behind, walk, workers
 from turncoat.errors import TurncoatError
-from turncoat.settings import load, read_yaml
+from turncoat.reading import read_yaml
+from turncoat.settings import load
 
 UNFINISHED = 3  # exit status: there is more to do
 # What the report is made of, and what says where it came from.

@@ -56,7 +56,7 @@ def main() -> None:
             print(f"{dataset}/{arm}/{seed}: going on after {len(journal)} finished pieces", flush=True)
         results = {
             which: evaluate(
-                compute.place(models.load(source / f"{which}.safetensors")),
+                compute.place(models.load(source / f"{which}.safetensors", trusted={settings.datasets[dataset].model})),
                 test.floats(),
                 test.labels,
                 threat,

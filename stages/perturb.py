@@ -40,7 +40,8 @@ def main() -> None:
     stored, classes = images_of.test, len(images_of.classes)
     test = resident(stored.images[: suite.images], stored.labels[: suite.images], compute.device)
     threat = Threat(settings.datasets[dataset].threat.norm, settings.datasets[dataset].threat.epsilon)
-    network = compute.place(models.load(model_folder(dataset, "baseline", seed) / "best.safetensors"))
+    weights = model_folder(dataset, "baseline", seed) / "best.safetensors"
+    network = compute.place(models.load(weights, trusted={settings.datasets[dataset].model}))
 
     made, predicted = {}, {}
     for name, raw in settings.perturbations.items():

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from turncoat.errors import TurncoatError
-from turncoat.settings import read_yaml
+from turncoat.reading import read_yaml
 
 FILE = "dvc.yaml"
 

@@ -17,7 +17,8 @@ from stages.common import parse, run
 from stages.pipeline import Cell, cells
 from stages.walk import LOGS, behind, walk, workers
 from turncoat.errors import TurncoatError
-from turncoat.settings import load, read_yaml
+from turncoat.reading import read_yaml
+from turncoat.settings import load
 
 
 def main() -> None:

@@ -1,17 +1,57 @@
 """Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import nn
 
 from stages.common import data_folder, known, model_folder, pretrained_folder
 from turncoat import data, models, tracking
 from turncoat.attacks import Threat
 from turncoat.data.batches import batches_an_epoch, resident
+from turncoat.errors import TurncoatError
+from turncoat.files import read_json
 from turncoat.methods.base import Task
 from turncoat.papers.arms import Section, arm_settings, method_class, schedule
 from turncoat.papers.index import module_of
-from turncoat.settings import ArmSettings, Settings, TrainingSettings
-from turncoat.training import fingerprint, initialised, resolve, train_cell
+from turncoat.settings import ArmSettings, DatasetSettings, Settings, TrainingSettings
+from turncoat.training import Compute, fingerprint, initialised, resolve, train_cell
 from turncoat.training.validation import validator
+
+
+def check_network(settings: Settings, dataset: str, network: nn.Module, classes: int) -> None:
+    """Refuse a network that some arm of the study cannot work on, before its baseline is trained.
+
+    Raises:
+        TurncoatError: the arm, and what the network lacks.
+    """
+    plan = settings.datasets[dataset]
+    task = Task(Threat(plan.threat.norm, plan.threat.epsilon), classes)
+    named: list[tuple[Section, str]] = [("arms", arm) for arm in settings.study.arms]
+    for section, arm in [*named, *(("pretrained", name) for name in settings.study.pretrained)]:
+        of_arm = arm_settings(settings, arm, section)
+        try:
+            method_class(of_arm.method)(of_arm, task).check(network)
+        except ValueError as error:
+            raise TurncoatError(
+                f"{section}.{arm} cannot work with datasets.{dataset}.model {plan.model}: {error}"
+            ) from error
+
+
+def dataset_settings(plan: DatasetSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Threat and network of a data set, as a cell's files say them; `given`: about a baseline not trained here."""
+    said = {"threat": plan.threat.model_dump(), "model": plan.model}
+    return said | {key: value for key, value in (("model_args", plan.model_args), ("baseline", given)) if value}
+
+
+def compute_settings(compute: Compute) -> dict[str, Any]:
+    """How it is computed, `auto` made explicit, as a cell's files say it."""
+    return {
+        "device": compute.device.type,
+        "precision": compute.precision,
+        "channels_last": compute.channels_last,
+        "compile": compute.compile,
+    }
 
 
 def train(settings: Settings, dataset: str, arm: str, seed: int, section: Section = "arms") -> None:
@@ -31,21 +71,28 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     plan = plan.model_copy(update={"start": plan.start or of_dataset.start})
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
+    about = (len(images.classes), images.shape, images.mean, images.std)
     threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
     inputs = [data_folder(dataset) / "dataset.json"]
     foundation = {name: pretrained_folder(dataset, seed) / name / "best.safetensors" for name in plan.builds_on}
     inputs += foundation.values()
-    pretrained = {name: compute.place(models.load(path)) for name, path in foundation.items()}
+    if code := models.source_of(of_dataset.model):
+        inputs.append(code)
+    pretrained = {
+        name: compute.place(models.load(path, trusted={of_dataset.model})) for name, path in foundation.items()
+    }
     method = method_class(plan.method)(plan, Task(threat, len(images.classes), pretrained))
 
+    given: dict[str, Any] = {}  # what the baseline's files say of weights that were not trained here
     if plan.start == "baseline":
-        inputs.append(model_folder(dataset, "baseline", seed) / "best.safetensors")
-        network = models.load(inputs[-1])
+        source = model_folder(dataset, "baseline", seed)
+        inputs.append(source / "best.safetensors")
+        network = models.load(inputs[-1], trusted={of_dataset.model})
+        given = read_json(source / "training.json").get("given", {})
     else:
-        network = initialised(
-            seed,
-            lambda: models.Classifier(of_dataset.model, len(images.classes), images.shape, images.mean, images.std),
-        )
+        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *about, of_dataset.model_args))
+    if arm == "baseline":
+        check_network(settings, dataset, network, len(images.classes))
     train_split = resident(images.train.images, images.train.labels, compute.device)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given
@@ -57,13 +104,8 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
         "arm": plan.model_dump() | {"training": steps.model_dump()},
-        "dataset": {"threat": of_dataset.threat.model_dump(), "model": of_dataset.model},
-        "compute": {
-            "device": compute.device.type,
-            "precision": compute.precision,
-            "channels_last": compute.channels_last,
-            "compile": compute.compile,
-        },
+        "dataset": dataset_settings(of_dataset, given),
+        "compute": compute_settings(compute),
     }
     print(
         f"{dataset}/{arm}/{seed}: {plan.method} on {compute.device}, {compute.precision}"

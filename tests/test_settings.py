@@ -106,7 +106,7 @@ def test_missing_file():
         ({"datasets.digits.threat.epsilon": True}, "datasets.digits.threat.epsilon: Input should be a valid number"),
         ({"datasets.digits.threat.norm": "l7"}, "'linf', 'l2' or 'l1'"),
         ({"datasets.digits.threat.epsilom": 1}, "unknown datasets.digits.threat.epsilom; did you mean epsilon?"),
-        ({"datasets.digits.model": "resnet19"}, "'resnet18'"),
+        ({"datasets.digits.model": "resnet19"}, "resnet56, resnet18"),
         ({"datasets.digits.training.epochs": 0}, "datasets.digits.training.epochs"),
         ({"study.seeds": [0, 0]}, "seeds names something twice"),
         ({"study.seeds": [-1]}, "study.seeds.0"),

@@ -1,64 +1,36 @@
 """params.yaml and what it is merged with, read once and checked to the last key.
 
-Beside params.yaml lie files of the same form, for what few edit: each paper's arms, further data sets, further suites.
-An entry of params.yaml takes the place of its namesake there. The pydantic models below refuse what is not meant.
+The models below refuse what is not meant; `turncoat.shelves` says what is merged.
 """
 
 import difflib
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from turncoat.errors import TurncoatError
-from turncoat.reading import read_yaml
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Immutable settings that know all their keys: an unknown one is refused, with the nearest known one named."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                if key not in cls.model_fields:
-                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cls.model_fields)}"
-                    raise PydanticCustomError("unknown_key", "{key}; {hint}", {"key": key, "hint": hint})
-        return value
-
-
-def validate(model: type[Model], value: Any, where: str, source: str = "params.yaml") -> Model:
-    """Validate `value`, which stands at the dotted path `where` of the file `source`.
-
-    Raises:
-        TurncoatError: one line a fault, each with the dotted path of the field.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            path = ".".join([where, *(str(part) for part in fault["loc"])]).strip(".")
-            if fault["type"] == "unknown_key":
-                lines.append(f"{source}: unknown {path}.{fault['msg']}".replace("unknown .", "unknown "))
-            else:
-                got = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
-                said = fault["msg"].removeprefix("Value error, ") + got
-                lines.append(f"{source}: {path}: {said}" if path else f"{source}: {said}")
-        raise TurncoatError("\n".join(lines)) from error
-
+from turncoat.shelves import merged
+from turncoat.strict import Strict, validate
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="safe as a folder and in a dotted path")]
 Auto = Literal["auto"]
 Switch = Literal[True, False, "auto"]
 Start = Literal["baseline", "scratch"]
+
+
+MODELS = (
+    "small_cnn",
+    "small_resnet",
+    "resnet20",
+    "resnet56",
+    "resnet18",
+    "wide_resnet28_10",
+    "wide_resnet34_10",
+    "mobilenet_v2",
+    "vgg16",
+)
+FOREIGN = re.compile(r"(timm|torchvision)/[\w.-]+|[\w./-]*\w:\w+")  # by a library's name, or a factory of one's own
 
 
 class ThreatSettings(Strict):
@@ -132,15 +104,55 @@ class ArmSettings(Strict):
         return ()
 
 
+class NormalisationSettings(Strict):
+    """What a network does to an image first: subtract the mean, divide by the deviation, per channel, in [0, 1]."""
+
+    mean: list[float] = Field(min_length=1)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _as_many_as_channels(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, std has {len(self.std)}")
+        return self
+
+
+class BaselineSettings(Strict):
+    """A baseline that is given instead of trained: weights that somebody else trained (docs/networks.md)."""
+
+    weights: str = Field(min_length=1, description="a state dict or safetensors; where it is looked for: docs")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file; another one is refused")
+    normalisation: NormalisationSettings | Literal["data", "library", "none"] | None = Field(
+        None, description="what the weights were trained behind; None: what the file or the library says"
+    )
+
+
 class DatasetSettings(Strict):
     """A data set with its threat model, network and schedules."""
 
     data: DataSettings
     threat: ThreatSettings
-    model: Literal["small_cnn", "resnet18", "wide_resnet28_10", "wide_resnet34_10", "mobilenet_v2", "vgg16"]
+    model: str = Field(description="one of MODELS, timm/<name>, torchvision/<name>, or a factory: package.module:name")
+    model_args: dict[str, Any] = Field({}, description="keywords for timm, torchvision or the factory")
+    baseline: BaselineSettings | None = Field(None, description="None: it is trained by `training`")
     start: Start = "baseline"
     training: TrainingSettings
     finetuning: TrainingSettings
+
+    @field_validator("model")
+    @classmethod
+    def _a_network(cls, name: str) -> str:
+        if name not in MODELS and not FOREIGN.fullmatch(name):
+            near = difflib.get_close_matches(name, MODELS, n=1)
+            hint = f"did you mean {near[0]}? There are" if near else "there are"
+            raise ValueError(f"{name!r} is not defined; {hint} {', '.join(MODELS)}; or see docs/networks.md")
+        return name
+
+    @model_validator(mode="after")
+    def _arguments_have_a_taker(self) -> Self:
+        if self.model_args and self.model in MODELS:
+            raise ValueError(f"model_args: {self.model} takes none; they go to timm, torchvision or a factory")
+        return self
 
 
 class SuiteSettings(Strict):
@@ -232,61 +244,6 @@ class Settings(Strict):
         if "pretrained" in self.arms:
             raise ValueError("arms.pretrained: this name is taken by the folder of what arms build on")
         return self
-
-
-# ---------------------------------------------------------------------------------------------------------- the files
-
-HERE = Path(__file__).parent
-SHELVES = ("papers/*/arms.yaml", "data/datasets.yaml", "evaluation/suites.yaml")  # merged with params.yaml
-
-
-class Merged(NamedTuple):
-    """All settings as params.yaml would hold them; what arms are, in a sentence; (section, name) -> file."""
-
-    values: dict[str, Any]
-    says: dict[str, str]
-    files: dict[tuple[str, str], str]
-
-
-def merged(path: Path | str = "params.yaml", here: Path = HERE) -> Merged:
-    """params.yaml, and what else is on the shelves of the folder `here`; nothing is checked but that they fit together.
-
-    Raises:
-        TurncoatError: a file that cannot be read, or two shelves with an entry of the same name.
-    """
-    own = read_yaml(path)
-    all_ = Merged({}, {}, {})
-    for file in [path, *(shelf for pattern in SHELVES for shelf in sorted(here.glob(pattern)))]:
-        content = own if file is path else read_yaml(file)
-        name = str(path) if file is path else Path(file).relative_to(here.parent).as_posix()
-        if not isinstance(content, dict):
-            raise TurncoatError(f"{name}: sections are wanted, such as `arms:` (got {content!r})")
-        for section, entries in content.items():
-            if file is path and not isinstance(entries, dict):
-                all_.values[section] = entries
-                continue
-            there = all_.values.setdefault(section, {})
-            if isinstance(there, dict):  # else params.yaml is at fault, and `validate` says so
-                for key, entry in (entries or {}).items():
-                    _put(all_, there, section, key, entry, name, str(path))
-    return all_
-
-
-def _put(all_: Merged, there: dict[str, Any], section: str, key: str, entry: Any, file: str, first: str) -> None:
-    """Add one entry, unless params.yaml has it; its `says` goes aside."""
-    if key in there:
-        if (other := all_.files[section, key]) != first:
-            raise TurncoatError(f"{file}: {section}.{key} also stands in {other}; give it another name")
-        return
-    if section in ("arms", "pretrained") and isinstance(entry, dict) and "says" in entry:
-        entry = dict(entry)
-        said = entry.pop("says")
-        if not isinstance(said, str) or not said.strip():
-            raise TurncoatError(f"{file}: {section}.{key}.says: a sentence is wanted (got {said!r})")
-        if section == "arms":
-            all_.says[key] = " ".join(said.split())
-    there[key] = entry
-    all_.files[section, key] = file
 
 
 def load(path: Path | str = "params.yaml") -> Settings:

@@ -29,7 +29,8 @@ from turncoat.data.prepare import assemble, prepare
 from turncoat.data.published import read
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json, sha256, write_json
-from turncoat.settings import DataSettings, read_yaml
+from turncoat.reading import read_yaml
+from turncoat.settings import DataSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 

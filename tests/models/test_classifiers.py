@@ -9,8 +9,9 @@ import torch
 
 from turncoat import models
 from turncoat.errors import TurncoatError
+from turncoat.settings import MODELS
 
-SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 48, 64), (1, 65, 8)]
 
 
 def make(model="small_cnn", shape=(1, 8, 8), classes=10):
@@ -19,7 +20,7 @@ def make(model="small_cnn", shape=(1, 8, 8), classes=10):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("model", ["small_cnn", "resnet18", "mobilenet_v2", "vgg16"])
+@pytest.mark.parametrize("model", ["small_cnn", "small_resnet", "resnet20", "resnet18", "mobilenet_v2", "vgg16"])
 def test_every_network_takes_every_image_size(model, shape):
     network = make(model, shape)
     images = torch.rand(2, *shape, requires_grad=True)
@@ -32,13 +33,46 @@ def test_every_network_takes_every_image_size(model, shape):
 
 @pytest.mark.parametrize(
     ("model", "parameters"),
-    # published counts: torchvision's models less their ImageNet stems and heads; Zagoruyko & Komodakis, table 4
-    [("resnet18", 11_173_962), ("wide_resnet28_10", 36_479_194), ("wide_resnet34_10", 46_160_474)],
+    # published counts: torchvision's models less their ImageNet stems and heads; Zagoruyko & Komodakis, table 4;
+    # He et al., table 6 (0.27M, 0.85M)
+    [
+        ("resnet18", 11_173_962),
+        ("wide_resnet28_10", 36_479_194),
+        ("wide_resnet34_10", 46_160_474),
+        ("resnet20", 269_722),
+        ("resnet56", 853_018),
+        ("small_resnet", 308_650),
+    ],
 )
 def test_parameter_counts_are_the_published_ones(model, parameters):
     with torch.device("meta"):
         network = models.Classifier(model, 10, (3, 32, 32), [0.5] * 3, [0.5] * 3)
     assert models.parameter_count(network) == parameters
+
+
+@pytest.mark.parametrize(("model", "million"), [("small_resnet", 12.3), ("resnet20", 40.6), ("resnet56", 125.5)])
+def test_multiply_adds_are_those_stated(model, million):
+    network, macs = make(model, (3, 32, 32)), []
+
+    def count(layer, _, output):
+        macs.append(layer.weight.numel() * (output[0, 0].numel() if output.dim() == 4 else 1))
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(count)
+    network(torch.rand(1, 3, 32, 32))
+    assert round(sum(macs) / 1e6, 1) == million
+
+
+def test_shortcut_a_takes_every_second_pixel_and_has_no_parameters():
+    block = make("resnet20", (3, 32, 32)).network.layer2[0]
+    features = torch.rand(1, 16, 9, 9)
+    passed = block.shortcut(features)
+    assert passed.shape == (1, 32, 5, 5)
+    assert torch.equal(passed[:, 8:24], features[:, :, ::2, ::2])
+    assert not passed[:, :8].any()
+    assert not passed[:, 24:].any()
+    assert not list(block.shortcut.parameters())
 
 
 def test_wide_resnet_runs():
@@ -57,11 +91,7 @@ def test_logits_are_float32_under_autocast():
 
 
 def test_names_are_those_of_the_settings():
-    from typing import get_args
-
-    from turncoat.settings import DatasetSettings
-
-    assert set(get_args(DatasetSettings.model_fields["model"].annotation)) == set(models.NETWORKS)
+    assert set(MODELS) == set(models.NETWORKS)
 
 
 def test_too_small_images_and_unknown_models_are_refused():

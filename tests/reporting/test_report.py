@@ -20,13 +20,13 @@ from scipy import stats
 from tests.reporting import synthetic
 from tests.reporting.conftest import ARMS, build
 from turncoat.papers import chapters
+from turncoat.reading import read_yaml
 from turncoat.reporting import report
 from turncoat.reporting.measures import Estimate
 from turncoat.reporting.statistics import Interval
 from turncoat.reporting.style import COLOURS, MARKERS, WORD, canvas, legend, looks, paper, short
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import best, paper_table
-from turncoat.settings import read_yaml
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,13 +17,13 @@ from turncoat.errors import TurncoatError
 from turncoat.evaluation.flags import overstated
 from turncoat.evaluation.suite import Planned
 from turncoat.papers import chapters
+from turncoat.reading import read_yaml
 from turncoat.reporting import claims, report
 from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.statistics import Interval, mcnemar
 from turncoat.reporting.study import load
 from turncoat.reporting.verdicts import Verdict, judge, judge_all, rule
 from turncoat.settings import load as load_settings
-from turncoat.settings import read_yaml
 
 PAPERS = Path(__file__).parents[2] / "turncoat/papers"
 

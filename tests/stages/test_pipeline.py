@@ -10,7 +10,8 @@ import pytest
 from stages.pipeline import Cell, cells, part
 from stages.walk import Unfinished, behind, walk, workers
 from turncoat.errors import TurncoatError
-from turncoat.settings import merged, read_yaml
+from turncoat.reading import read_yaml
+from turncoat.settings import merged
 
 ROOT = Path(__file__).parents[2]
 

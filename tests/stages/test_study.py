@@ -15,7 +15,8 @@ from stages.pipeline import cells
 from turncoat.closure import closure
 from turncoat.files import sha256
 from turncoat.papers.index import module_of
-from turncoat.settings import Settings, merged, read_yaml, validate
+from turncoat.reading import read_yaml
+from turncoat.settings import Settings, merged, validate
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {

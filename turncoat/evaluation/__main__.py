@@ -67,7 +67,7 @@ def _run(given: argparse.Namespace) -> None:
     count = given.images or suite.images
     compute = resolve(settings.compute)
     folder, perturbed = given.data / given.dataset, given.data / "perturbed" / given.dataset / str(given.seed)
-    network = compute.place(models.load(given.model))
+    network = compute.place(models.load(given.model, trusted={settings.datasets[given.dataset].model}))
     images = data.load(folder)
     test = resident(images.test.images[:count], images.test.labels[:count], compute.device)
     apart = resident(images.validation.images, images.validation.labels, compute.device)

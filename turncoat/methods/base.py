@@ -52,6 +52,13 @@ class Method(Generic[Settings]):
         attack: AttackSettings | None = getattr(self.settings, "attack", None)
         return attack.steps if attack else 0
 
+    def check(self, network: nn.Module) -> None:
+        """Refuse a network that the method cannot work on; asked before anything is trained.
+
+        Raises:
+            ValueError: what the network lacks.
+        """
+
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         """Take the network to start from; a method that trains something else builds it here, as `self.model`.
 

@@ -40,7 +40,7 @@ def train_reference(
     compute = resolve(ComputeSettings(device="cuda" if train.images.is_cuda else "cpu"))
     method = _Reference(AdversarialSettings(method="reference", attack=under), task)
     spec: Mapping[str, Any] = like.spec  # type: ignore[assignment]
-    method.model = compute.place(initialised(seed, lambda: models.build(spec)))
+    method.model = compute.place(initialised(seed, lambda: models.build(spec, models.factories(spec))))
     network = copy.deepcopy(method.model)  # the trained one keeps the trainer's hooks
     # The last epoch's weights: no split is looked at to choose among them.
     outcome = fit(method, train, schedule, compute, seed=seed, validate=lambda model: {"validation_clean": 0.0})

@@ -1,6 +1,19 @@
 """Networks, and weights files that can be used alone: a file's metadata rebuilds the module that it deploys."""
 
 from turncoat.models.classifiers import NETWORKS, Classifier
-from turncoat.models.weights import build, load, parameter_count, save, tensor_digest
+from turncoat.models.foreign import source_of
+from turncoat.models.given import given_classifier
+from turncoat.models.weights import build, factories, load, parameter_count, save, tensor_digest
 
-__all__ = ["NETWORKS", "Classifier", "build", "load", "parameter_count", "save", "tensor_digest"]
+__all__ = [
+    "NETWORKS",
+    "Classifier",
+    "build",
+    "factories",
+    "given_classifier",
+    "load",
+    "parameter_count",
+    "save",
+    "source_of",
+    "tensor_digest",
+]

@@ -4,7 +4,7 @@ torchvision's definitions where they fit, with the stems and strides that 32×32
 only by the networks that come from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from turncoat.errors import TurncoatError
+from turncoat.models.foreign import check_logits, foreign
+from turncoat.models.residual import cifar_resnet, small_resnet
+from turncoat.settings import FOREIGN
+
+Size = tuple[int, int]  # height and width in pixels
 
 
 class Normalize(nn.Module):
@@ -34,17 +39,28 @@ class Classifier(nn.Module):
     """A named network behind its normalisation.
 
     Args:
-        model: a key of `NETWORKS`.
+        model: a key of `NETWORKS`, `timm/<name>`, `torchvision/<name>`, or a factory, `package.module:name`, which is
+            code and is run.
         classes: number of logits.
         shape: (channels, height, width) of an image.
         mean, std: per channel, of the training images in [0, 1].
+        args: keywords for a network that is not of `NETWORKS`.
+
+    Raises:
+        TurncoatError: there is no such network, or it cannot be had for such images.
     """
 
     def __init__(
-        self, model: str, classes: int, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
+        self,
+        model: str,
+        classes: int,
+        shape: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if model not in NETWORKS:
+        if model not in NETWORKS and not FOREIGN.fullmatch(model):
             raise TurncoatError(f"model {model} is not defined; there are {', '.join(NETWORKS)}")
         channels, height, width = shape
         if min(height, width) < SMALLEST:
@@ -56,14 +72,23 @@ class Classifier(nn.Module):
             "shape": [int(size) for size in shape],
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
+            **({"args": dict(args)} if args else {}),
         }
+        if not len(mean) == len(std) == channels:
+            raise TurncoatError(f"normalisation of {len(mean)} channels for images of {channels}")
         self.normalize = Normalize(mean, std)
-        self.network = NETWORKS[model](channels, min(height, width), classes)
+        if model in NETWORKS:
+            self.network = NETWORKS[model](channels, (height, width), classes)
+        else:
+            self.network = foreign(model, classes, shape, args or {})
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes), float32 also under autocast: losses and attacks need their precision."""
-        logits: Tensor = self.network(self.normalize(images))
-        return logits.float()
+        logits: Any = self.network(self.normalize(images))
+        if isinstance(logits, tuple | list | dict):  # in training mode some foreign networks return more
+            check_logits(logits)
+        wide: Tensor = logits.float()
+        return wide
 
 
 def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -74,27 +99,28 @@ def _conv_bn(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     ]
 
 
-def small_cnn(channels: int, size: int, classes: int) -> nn.Module:
+def small_cnn(channels: int, size: Size, classes: int) -> nn.Module:
     """Three convolutions and a linear layer: 8×8 digits and 28×28 images on a CPU."""
-    last = -(-size // 4)  # two strides of 2, rounded up
+    last = [-(-side // 4) for side in size]  # two strides of 2, rounded up
     # Average pooling to 2×2 by a fixed window: the adaptive layer has no deterministic backward pass on CUDA.
-    pooled = last // (last // 2)
+    window = (last[0] // 2, last[1] // 2)
+    pooled = (last[0] // window[0]) * (last[1] // window[1])
     return nn.Sequential(
         *_conv_bn(channels, 16),
         *_conv_bn(16, 32, stride=2),
         *_conv_bn(32, 64, stride=2),
-        nn.AvgPool2d(last // 2),
+        nn.AvgPool2d(window),
         nn.Flatten(),
-        nn.Linear(64 * pooled * pooled, classes),
+        nn.Linear(64 * pooled, classes),
     )
 
 
-def resnet18(channels: int, size: int, classes: int) -> nn.Module:
+def resnet18(channels: int, size: Size, classes: int) -> nn.Module:
     """torchvision's ResNet-18; below 64 pixels with the CIFAR stem (3×3, stride 1, no pooling)."""
     from torchvision.models import resnet
 
     network = resnet.resnet18(weights=None, num_classes=classes)
-    if size < 64:
+    if min(size) < 64:
         network.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
         network.maxpool = nn.Identity()
     elif channels != 3:
@@ -113,11 +139,11 @@ class _GlobalMean(nn.Module):
         return features.mean((2, 3), keepdim=True)
 
 
-def mobilenet_v2(channels: int, size: int, classes: int) -> nn.Module:
+def mobilenet_v2(channels: int, size: Size, classes: int) -> nn.Module:
     """torchvision's MobileNetV2; below 64 pixels the first three stages keep the resolution."""
     from torchvision.models import MobileNetV2
 
-    early = 1 if size < 64 else 2
+    early = 1 if min(size) < 64 else 2
     setting = [  # expansion, channels, blocks, stride
         [1, 16, 1, 1],
         [6, 24, 2, early],
@@ -132,17 +158,17 @@ def mobilenet_v2(channels: int, size: int, classes: int) -> nn.Module:
     return network
 
 
-def vgg16(channels: int, size: int, classes: int) -> nn.Module:
+def vgg16(channels: int, size: Size, classes: int) -> nn.Module:
     """torchvision's VGG-16 with batch norm and the one linear layer that CIFAR needs; small images are pooled less."""
     from torchvision.models import vgg16_bn
 
-    network = vgg16_bn(weights=None)
+    network, side = vgg16_bn(weights=None), min(size)
     network.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
     for place, layer in enumerate(network.features):
         if isinstance(layer, nn.MaxPool2d):
-            if size < 2:
+            if side < 2:
                 network.features[place] = nn.Identity()
-            size //= 2
+            side //= 2
     network.classifier = nn.Linear(512, classes)
     return _mean_pooled(network)
 
@@ -167,7 +193,7 @@ class _WideBlock(nn.Module):
         return skipped
 
 
-def wide_resnet(depth: int, factor: int, channels: int, size: int, classes: int) -> nn.Module:
+def wide_resnet(depth: int, factor: int, channels: int, size: Size, classes: int) -> nn.Module:
     """WRN-depth-factor in its CIFAR form; depth = 6 n + 4."""
     widths = [16, 16 * factor, 32 * factor, 64 * factor]
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)]
@@ -189,8 +215,11 @@ def wide_resnet(depth: int, factor: int, channels: int, size: int, classes: int)
     return network
 
 
-NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
+NETWORKS: dict[str, Callable[[int, Size, int], nn.Module]] = {
     "small_cnn": small_cnn,
+    "small_resnet": small_resnet,
+    "resnet20": partial(cifar_resnet, 20),
+    "resnet56": partial(cifar_resnet, 56),
     "resnet18": resnet18,
     "wide_resnet28_10": partial(wide_resnet, 28, 10),
     "wide_resnet34_10": partial(wide_resnet, 34, 10),

@@ -114,15 +114,30 @@ def split_norms(network: nn.Module, branches: Sequence[str], split: str = "full"
         raise ValueError(f"split: {split!r} is unknown; choose one of {', '.join(SPLITS)}")
     if MAIN not in branches:
         raise ValueError(f"branches: {MAIN!r} is missing: it is the one that is deployed")
+    check_splits(network, split)
     route = Route()
+    norms = _places(network, nn.BatchNorm2d)
+    _replace(network, norms, lambda norm: SplitBatchNorm(norm, branches, split, route))
+    return route
+
+
+def check_splits(network: nn.Module, split: str = "full") -> None:
+    """Refuse a network that cannot be split so; `split_norms` does it too, and this costs nothing beforehand.
+
+    Raises:
+        ValueError: no `nn.BatchNorm2d`; no affine parameters to share or split; statistics shared by layers that do
+            more than normalise (timm's activate too), which the branches' parameters would then come after.
+    """
     norms = _places(network, nn.BatchNorm2d)
     if not norms:
         raise ValueError(f"{type(network).__name__} holds no BatchNorm2d: there is nothing to split")
     for path, norm in norms:
         if split != "full" and not norm.affine:
             raise ValueError(f"split: {path} has no affine parameters to share or split; choose full")
-    _replace(network, norms, lambda norm: SplitBatchNorm(norm, branches, split, route))
-    return route
+        if split == "affine" and type(norm).forward is not nn.BatchNorm2d.forward:
+            raise ValueError(
+                f"split: {path} is a {type(norm).__name__}, more than batch norm; choose full or statistics"
+            )
 
 
 def _places(network: nn.Module, kind: type[Norm]) -> list[tuple[str, Norm]]:
@@ -167,4 +182,4 @@ def branch_gap(network: nn.Module, branch: str, main: str = MAIN) -> Tensor:
     return ((others - means).abs() / (variances + 1e-5).sqrt()).mean()
 
 
-__all__ = ["MAIN", "SPLITS", "Route", "SplitBatchNorm", "branch_gap", "extract", "split_norms"]
+__all__ = ["MAIN", "SPLITS", "Route", "SplitBatchNorm", "branch_gap", "check_splits", "extract", "split_norms"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from turncoat.errors import TurncoatError
 from turncoat.files import write_atomic
 from turncoat.models.calibrator import Calibrated, PseudoLabelled
 from turncoat.models.classifiers import Classifier
+from turncoat.models.foreign import is_factory
 from turncoat.models.purifier import Pipeline, Purifier
 from turncoat.models.quantised import Quantised
 from turncoat.models.transforms import Transform
@@ -30,15 +31,38 @@ KINDS: dict[str, Callable[..., nn.Module]] = {  # spec["kind"] -> module(**rest 
 }
 
 
-def build(spec: Mapping[str, Any]) -> nn.Module:
-    """A fresh module from its spec, initialised from torch's global generator; specs inside it are built first."""
+def build(spec: Mapping[str, Any], trusted: Collection[str] = ()) -> nn.Module:
+    """A fresh module from its spec, initialised from torch's global generator; specs inside it are built first.
+
+    Args:
+        trusted: factories (`package.module:name`) that may be run; those that params.yaml or the caller names.
+
+    Raises:
+        TurncoatError: an unknown kind, a factory that is not trusted, or settings that the module does not take.
+    """
     rest = {
-        name: build(value) if isinstance(value, Mapping) and "kind" in value else value for name, value in spec.items()
+        name: build(value, trusted) if isinstance(value, Mapping) and "kind" in value else value
+        for name, value in spec.items()
     }
     kind = rest.pop("kind", None)
     if kind not in KINDS:
         raise TurncoatError(f"kind {kind!r} of module is not defined; there are {', '.join(KINDS)}")
-    return KINDS[kind](**rest)
+    if is_factory(model := rest.get("model")) and model not in trusted:
+        raise TurncoatError(
+            f"names code, {model}, which is not run on a file's word; it is where params.yaml (datasets.<name>.model), "
+            "the command line, or `trusted` of turncoat.models.load names the same"
+        )
+    try:
+        return KINDS[kind](**rest)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise TurncoatError(f"not settings of a {kind}: {error}") from error
+
+
+def factories(spec: Mapping[str, Any]) -> set[str]:
+    """The factories that a spec names, anywhere in it."""
+    inside = [factories(value) for value in spec.values() if isinstance(value, Mapping)]
+    own = {spec["model"]} if is_factory(spec.get("model")) else set()
+    return own.union(*inside)
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -62,19 +86,27 @@ def save(path: Path | str, module: nn.Module, **info: Any) -> None:
     Args:
         info: JSON values to keep beside the spec, such as the cell that made the file.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    # copies: two names of one tensor (tied weights) are two entries
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in module.state_dict().items()
+    }
     header = {"spec": module.spec, "sha256": tensor_digest(tensors), **info}
     # safetensors keeps its metadata in a hash map without order: one entry keeps the bytes the same
     write_atomic(path, to_bytes(tensors, metadata={"turncoat": json.dumps(header, sort_keys=True)}))
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+def load(path: Path | str, device: torch.device | str = "cpu", trusted: Collection[str] = ()) -> nn.Module:
     """Rebuild the module that a weights file deploys, in eval mode.
 
+    Args:
+        trusted: factories that the file may name, see `build`: what the reader says, never the file.
+
     Raises:
-        TurncoatError: not a safetensors file of this study, a checksum that does not match, tensors that do not fit.
+        TurncoatError: not a safetensors file of this study, a checksum that does not match, tensors that do not fit, a
+            file that names code which is not trusted.
     """
-    remedy = "delete it and run `dvc repro`"
+    remedy = "if this study made it, delete it and run `dvc repro`"
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["turncoat"])
@@ -82,10 +114,16 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     except FileNotFoundError as error:
         raise TurncoatError(f"{path}: no such weights file; `dvc repro` makes it") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise TurncoatError(f"{path}: not a weights file of this study ({error}); {remedy}") from error
+        raise TurncoatError(
+            f"{path}: not a weights file of this study ({error}); {remedy}. Weights of others are named as "
+            "datasets.<name>.baseline.weights in params.yaml (docs/networks.md)"
+        ) from error
     if tensor_digest(tensors) != header.get("sha256"):
         raise TurncoatError(f"{path}: the weights do not match their checksum: the file is damaged; {remedy}")
-    module = build(header["spec"])
+    try:
+        module = build(header["spec"], trusted)
+    except (TurncoatError, KeyError, TypeError, AttributeError) as error:
+        raise TurncoatError(f"{path}: {error}") from error
     expected = module.state_dict()
     wrong = sorted(
         name

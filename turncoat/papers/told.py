@@ -29,7 +29,7 @@ def told(settings: Settings, path: Path | str = "params.yaml") -> dict[str, Any]
             for name in study.datasets
         },
     }
-    return _stated(path) | {"resolved": there, "code": _code()}
+    return _stated(settings, path) | {"resolved": there, "code": _code()}
 
 
 def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
@@ -39,7 +39,7 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     """
     kept = read_json(FILE) if FILE.exists() else {}
     there = kept.pop("resolved", None)
-    if there is None or kept != _stated(path) | {"code": _code()}:
+    if there is None or kept != _stated(settings, path) | {"code": _code()}:
         there = told(settings, path)["resolved"]
 
     def resolve(dataset: str, arm: str, section: Literal["arms", "pretrained"] = "arms") -> dict[str, Any]:
@@ -49,10 +49,11 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     return resolve
 
 
-def _stated(path: Path | str) -> dict[str, Any]:
-    """What the files say, as JSON holds it."""
+def _stated(settings: Settings, path: Path | str) -> dict[str, Any]:
+    """What the files say, as JSON holds it; data sets with their defaults, for DVC refuses a parameter not there."""
     values, says, _ = merged(path)
-    return values | {"says": says}
+    plans = {name: plan.model_dump(mode="json") for name, plan in settings.datasets.items()}
+    return values | {"datasets": plans, "says": says}
 
 
 def _code() -> str:

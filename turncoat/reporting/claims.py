@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from turncoat.errors import TurncoatError
-from turncoat.settings import Slug, Strict, read_yaml, validate
+from turncoat.reading import read_yaml
+from turncoat.settings import Slug, Strict, validate
 
 
 def _one_line(text: str) -> str:

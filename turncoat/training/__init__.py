@@ -1,6 +1,6 @@
 """The one training loop, which knows no method, and what it stands on."""
 
-from turncoat.training.cell import initialised, train_cell
+from turncoat.training.cell import given_cell, initialised, train_cell
 from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file, fingerprint
 from turncoat.training.compute import Compute, resolve
 from turncoat.training.loop import Outcome, Trainable, fit
@@ -15,6 +15,7 @@ __all__ = [
     "duration_file",
     "fingerprint",
     "fit",
+    "given_cell",
     "initialised",
     "learning_rate",
     "resolve",

@@ -14,7 +14,7 @@ from turncoat.randomness import seed_of
 from turncoat.settings import TrainingSettings
 from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file
 from turncoat.training.compute import Compute
-from turncoat.training.loop import State, Trainable, fit
+from turncoat.training.loop import Outcome, State, Trainable, fit
 
 
 def train_cell(
@@ -52,37 +52,78 @@ def train_cell(
             log=lambda row: log(int(row["epoch"]), row),
         )
         deployed = method.deploy(method.model)
-        folder.mkdir(parents=True, exist_ok=True)
-        _publish(folder / "best.safetensors", deployed, outcome.best, cell, key)
-        _publish(folder / "last.safetensors", deployed, outcome.last, cell, key)
-        write_json(folder / "history.json", outcome.history)
-        summary = {
-            "cell": dict(cell),
-            "fingerprint": key,
-            "epochs": schedule.epochs,
-            "best_epoch": outcome.best_epoch,
-            "validation": {
-                "best": _validation(outcome.history[outcome.best_epoch - 1]),
-                "last": _validation(outcome.history[-1]),
-            },
-            "cost": {
-                "images": outcome.passes["images"],
-                "forward": round(outcome.passes["forward"] / outcome.passes["images"], 3),
-                "backward": round(outcome.passes["backward"] / outcome.passes["images"], 3),
-            },
-            "parameters": models.parameter_count(deployed),
-            "settings": dict(settings),
-            "weights": {name: sha256(folder / f"{name}.safetensors") for name in ("best", "last")},
-        }
-        write_json(folder / "training.json", summary)
+        best = outcome.history[outcome.best_epoch - 1]
+        summary = _write(folder, deployed, outcome, best, cell=cell, settings=settings, key=key, epochs=schedule.epochs)
         write_json(duration_file(key), {"seconds": round(checkpoint.seconds, 2)})
         scratch.clear()
     return summary
 
 
-def _publish(path: Path, module: nn.Module, state: State, cell: Mapping[str, Any], key: str) -> None:
+def given_cell(
+    network: nn.Module,
+    given: Mapping[str, Any],
+    *,
+    cell: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    key: str,
+    folder: Path,
+    validate: Callable[[nn.Module], dict[str, float]],
+) -> dict[str, Any]:
+    """Write the files of a cell whose weights were given, not trained: no epochs, no cost, best and last the same.
+
+    Args:
+        network: in eval mode, on its device. given: where the weights come from, for training.json and the weights.
+
+    Returns: the content of training.json.
+    """
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    row = {"epoch": 0.0, **validate(network)}
+    outcome = Outcome(history=[row], best=state, last=state)
+    return _write(folder, network, outcome, row, cell=cell, settings=settings, key=key, epochs=0, given=given)
+
+
+def _write(
+    folder: Path,
+    deployed: nn.Module,
+    outcome: Outcome,
+    best: Mapping[str, float],
+    *,
+    cell: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    key: str,
+    epochs: int,
+    given: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Weights, history.json and training.json. `best`: the row of the history that was chosen."""
+    about = {"given": dict(given)} if given else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    _publish(folder / "best.safetensors", deployed, outcome.best, cell, key, **about)
+    _publish(folder / "last.safetensors", deployed, outcome.last, cell, key, **about)
+    write_json(folder / "history.json", outcome.history)
+    seen = max(outcome.passes["images"], 1)
+    summary = {
+        "cell": dict(cell),
+        "fingerprint": key,
+        "epochs": epochs,
+        "best_epoch": outcome.best_epoch,
+        "validation": {"best": _validation(best), "last": _validation(outcome.history[-1])},
+        "cost": {
+            "images": outcome.passes["images"],
+            "forward": round(outcome.passes["forward"] / seen, 3),
+            "backward": round(outcome.passes["backward"] / seen, 3),
+        },
+        "parameters": models.parameter_count(deployed),
+        "settings": dict(settings),
+        **about,
+        "weights": {name: sha256(folder / f"{name}.safetensors") for name in ("best", "last")},
+    }
+    write_json(folder / "training.json", summary)
+    return summary
+
+
+def _publish(path: Path, module: nn.Module, state: State, cell: Mapping[str, Any], key: str, **about: Any) -> None:
     module.load_state_dict(state)
-    models.save(path, module, cell=dict(cell), fingerprint=key)
+    models.save(path, module, cell=dict(cell), fingerprint=key, **about)
 
 
 def _validation(row: Mapping[str, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from turncoat.attacks import Threat
 from turncoat.attacks.pgd import ascend
 from turncoat.data.batches import DeviceSplit
 from turncoat.methods.base import Batch, Method, Parts
-from turncoat.models.dual_norm import branch_gap, extract, split_norms
+from turncoat.models.dual_norm import branch_gap, check_splits, extract, split_norms
 from turncoat.settings import ArmSettings
 
 
@@ -37,6 +37,9 @@ class FastAdvProp(Method[FastAdvPropSettings]):
 
     settings_class = FastAdvPropSettings
     selection = "validation_clean"
+
+    def check(self, network: nn.Module) -> None:
+        check_splits(network)
 
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         self.model = network

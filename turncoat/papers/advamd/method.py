@@ -25,7 +25,7 @@ from torch.nn import functional
 from turncoat.attacks import Threat
 from turncoat.data.batches import DeviceSplit
 from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, attack
-from turncoat.models.dual_norm import Route, branch_gap, extract, split_norms
+from turncoat.models.dual_norm import Route, branch_gap, check_splits, extract, split_norms
 from turncoat.settings import AttackSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,6 +54,10 @@ class AdvAmd(Method[AdvAmdSettings]):
 
     settings_class = AdvAmdSettings
     selection = "validation_clean"
+
+    def check(self, network: nn.Module) -> None:
+        if self.settings.batch_norm != "joint":
+            check_splits(network, self.settings.batch_norm)
 
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         self.model, self.route = network, Route()

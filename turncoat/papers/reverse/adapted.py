@@ -18,6 +18,7 @@ from turncoat.data.batches import Batch, DeviceSplit
 from turncoat.methods.base import Method, Parts, accuracy, cross_entropy
 from turncoat.methods.shifting import ShiftingSettings, rounded, shifted
 from turncoat.models.calibrator import PseudoLabelled
+from turncoat.models.dual_norm import check_splits
 
 
 class AdaptedSettings(ShiftingSettings):
@@ -32,6 +33,10 @@ class Adapted(Method[AdaptedSettings]):
 
     settings_class = AdaptedSettings
     selection = "epoch"  # nothing on the validation split measures shifts: the last epoch is deployed
+
+    def check(self, network: nn.Module) -> None:
+        if self.settings.adapt == "statistics":
+            check_splits(network)
 
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         self.model = rounded(network, train, self.settings.quantised, seed)

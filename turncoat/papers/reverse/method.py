@@ -76,6 +76,10 @@ class Reverse(Method[ReverseSettings]):
     settings_class = ReverseSettings
     selection = "epoch"  # nothing on the validation split measures shifts: the last epoch is deployed
 
+    def check(self, network: nn.Module) -> None:
+        if not any(isinstance(module, nn.Linear) for module in network.modules()):
+            raise ValueError(f"{type(network).__name__} holds no Linear layer, whose inputs are taken as its features")
+
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         s, device = self.settings, train.labels.device
         self.full = network.eval().requires_grad_(False)

@@ -8,15 +8,14 @@ repeated keys; the pydantic models below refuse everything else that is not mean
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
+from turncoat.data_settings import DataSettings
 from turncoat.errors import TurncoatError
-
-Model = TypeVar("Model", bound=BaseModel)
+from turncoat.strict import Strict, validate
 
 # --------------------------------------------------------------------------------------------------- the YAML loader
 
@@ -84,45 +83,6 @@ def read_yaml(path: Path | str) -> Any:
 
 # --------------------------------------------------------------------------------------------------------- the models
 
-
-class Strict(BaseModel):
-    """Immutable settings that know all their keys: an unknown one is refused, with the nearest known one named."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                if key not in cls.model_fields:
-                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cls.model_fields)}"
-                    raise PydanticCustomError("unknown_key", "{key}; {hint}", {"key": key, "hint": hint})
-        return value
-
-
-def validate(model: type[Model], value: Any, where: str, source: str = "params.yaml") -> Model:
-    """Validate `value`, which stands at the dotted path `where` of the file `source`.
-
-    Raises:
-        TurncoatError: one line a fault, each with the dotted path of the field.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            path = ".".join([where, *(str(part) for part in fault["loc"])]).strip(".")
-            if fault["type"] == "unknown_key":
-                lines.append(f"{source}: unknown {path}.{fault['msg']}".replace("unknown .", "unknown "))
-            else:
-                got = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
-                said = fault["msg"].removeprefix("Value error, ") + got
-                lines.append(f"{source}: {path}: {said}" if path else f"{source}: {said}")
-        raise TurncoatError("\n".join(lines)) from error
-
-
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="safe as a folder and in a dotted path")]
 Auto = Literal["auto"]
 Switch = Literal[True, False, "auto"]
@@ -140,17 +100,6 @@ class ThreatSettings(Strict):
         if self.norm == "linf" and self.epsilon > 1:
             raise ValueError(f"epsilon must lie in (0, 1] for linf, got {self.epsilon:g}; pixels are in [0, 1]")
         return self
-
-
-class DataSettings(Strict):
-    """Where images come from and how they are split; None takes all that remain (test: the official test set)."""
-
-    source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenette"]
-    train: int | None = Field(None, gt=0)
-    validation: int = Field(gt=0)
-    test: int | None = Field(None, gt=0)
-    split_seed: int = Field(0, ge=0)
-    image_size: int | None = Field(None, ge=8, le=512, description="height and width after resizing (imagenette)")
 
 
 class TrainingSettings(Strict):

@@ -14,12 +14,16 @@ class DataSettings(Strict):
     """Where images come from and how they are split; None takes all that remain (test: the official test set)."""
 
     source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenette", "folder", "npz", "parquet"]
-    path: str | None = Field(None, min_length=1, description="folder or file, from the folder of params.yaml or absolute")
+    path: str | None = Field(
+        None, min_length=1, description="folder or file, from the folder of params.yaml or absolute"
+    )
     train: int | None = Field(None, gt=0)
     validation: int | None = Field(None, gt=0, description="None: the whole validation set that the images bring along")
     test: int | None = Field(None, gt=0)
     split_seed: int = Field(0, ge=0)
-    image_size: int | list[int] | None = Field(None, description="side, or [height, width], of the images as they are used")
+    image_size: int | list[int] | None = Field(
+        None, description="side, or [height, width], of the images as they are used"
+    )
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -47,7 +51,9 @@ class DataSettings(Strict):
             raise ValueError(f"validation is missing: how many images of {self.source} to hold out of training")
         if self.source == "imagenette":
             if self.image_size is None:
-                raise ValueError("image_size is missing: imagenette's photographs differ in size; set one, for instance 160")
+                raise ValueError(
+                    "image_size is missing: imagenette's photographs differ in size; set one, for instance 160"
+                )
             if not isinstance(self.image_size, int) or self.image_size > 512:
                 raise ValueError("image_size: imagenette's photographs become squares of at most 512; set one number")
         elif self.source not in OWN and self.image_size is not None:

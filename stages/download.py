@@ -1,8 +1,10 @@
-"""Get a data set, verify it, split it: digits from scikit-learn, the others by download or from a mirror folder.
+"""Get a data set, verify it, split it: digits from scikit-learn, one's own images from a path, others by download.
 
 Raw files come from .scratch/downloads/<source>/ where they were fetched before, else from the folder that the
 environment variable TURNCOAT_MIRROR names, else from their canonical addresses. None is opened before its size and
-checksum were compared. Writes data/<dataset>/: uint8 images and labels of train, validation and test, and dataset.json.
+checksum were compared. Images of one's own (source folder, npz, parquet) are read where `path` says.
+
+Writes data/<dataset>/: uint8 images and labels of train, validation and test, and dataset.json.
 """
 
 from pathlib import Path

@@ -23,10 +23,11 @@ from turncoat.settings import load
 
 def main() -> None:
     parse(__doc__)
-    load()  # a wrong setting is told at once
+    settings = load()  # a wrong setting is told at once
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
-    through_dvc([plan["inputs"]])
+    own = any(settings.datasets[name].data.path for name in settings.study.datasets)
+    through_dvc([plan["inputs"]], *["--force"] * own)  # it alone notices that images of one's own have changed
     walk(plan, behind(plan, outdated()), through_dvc, at_once)
     sys.exit(subprocess.run(["dvc", "repro"]).returncode)
 
@@ -39,7 +40,7 @@ def outdated() -> set[str]:
     return set(json.loads(status.stdout))
 
 
-def through_dvc(chain: list[Cell]) -> str:
+def through_dvc(chain: list[Cell], *options: str) -> str:
     """One `dvc repro` of the cells themselves, which runs those that are not up to date; seconds, and what they said.
 
     Raises:
@@ -48,7 +49,7 @@ def through_dvc(chain: list[Cell]) -> str:
     LOGS.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     done = subprocess.run(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", *map(str, chain)],
+        ["dvc", "--wait-for-lock", "repro", "--single-item", *options, *map(str, chain)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

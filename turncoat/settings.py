@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from turncoat.data_settings import DataSettings
 from turncoat.shelves import merged
 from turncoat.strict import Strict, validate
 
@@ -44,17 +45,6 @@ class ThreatSettings(Strict):
         if self.norm == "linf" and self.epsilon > 1:
             raise ValueError(f"epsilon must lie in (0, 1] for linf, got {self.epsilon:g}; pixels are in [0, 1]")
         return self
-
-
-class DataSettings(Strict):
-    """Where images come from and how they are split; None takes all that remain (test: the official test set)."""
-
-    source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenette"]
-    train: int | None = Field(None, gt=0)
-    validation: int = Field(gt=0)
-    test: int | None = Field(None, gt=0)
-    split_seed: int = Field(0, ge=0)
-    image_size: int | None = Field(None, ge=8, le=512, description="height and width after resizing (imagenette)")
 
 
 class TrainingSettings(Strict):

@@ -125,13 +125,6 @@ def test_imagenette_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.array_equal(made.train.images, again.train.images)
 
 
-def test_image_size_belongs_to_imagenette_alone(tmp_path: Path) -> None:
-    with pytest.raises(TurncoatError, match=r"datasets\.toy\.data\.image_size: .* set one, for instance 160"):
-        prepare("toy", DataSettings(source="imagenette", validation=10), tmp_path)
-    with pytest.raises(TurncoatError, match=r"datasets\.toy\.data\.image_size: only imagenette is resized"):
-        prepare("toy", DataSettings(source="digits", validation=10, test=10, image_size=16), tmp_path)
-
-
 def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""The 31 faults this study survives, and the table of what the tests did about each.
+"""The faults this study survives, and the table of what the tests did about each.
 
 A test, in whichever room, says which fault it brings about: `@pytest.mark.fault(7, "what is done", "what happens")`.
 `python -m pytest -m "slow or fault"` prints the table; what a passed test says happens has happened.
@@ -40,6 +40,7 @@ FAULTS = {
     30: "a checkout that is no git repository",
     31: "other thread or worker counts",
     33: "a network of one's own that returns no logits, or takes other images",
+    34: "images of one's own: corrupt, of other kinds, in other shapes, one class, duplicates",
     35: "weights whose names or shapes do not fit, a pickle or code in their place",
 }
 

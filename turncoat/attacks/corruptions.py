@@ -102,10 +102,12 @@ def fog(images: Tensor, severity: int, generator: torch.Generator | None) -> Ten
     weight = level((0.2, 0.5, 0.75, 1.0, 1.5), severity)
     decay = level((3.0, 3.0, 2.5, 2.0, 1.75), severity)
     height, width = images.shape[-2:]
+    side = max(height, width)  # of a square cloud that the image is cut from: puffs are round in every shape
     cloud, strength, cells = images.new_zeros(len(images), 1, height, width), 1.0, 2
-    while cells <= max(height, width):
+    while cells <= side:
         patch = uniform(images.new_empty(len(images), 1, cells, cells), generator)
-        cloud = cloud + strength * F.interpolate(patch, (height, width), mode="bilinear", align_corners=False)
+        puffs = F.interpolate(patch, (side, side), mode="bilinear", align_corners=False)[..., :height, :width]
+        cloud = cloud + strength * puffs
         strength, cells = strength / decay, cells * 2
     lowest, highest = cloud.amin((1, 2, 3)), cloud.amax((1, 2, 3))
     cloud = (cloud - per_example(lowest, cloud)) / per_example((highest - lowest).clamp_min(1e-6), cloud)

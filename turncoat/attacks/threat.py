@@ -80,8 +80,10 @@ class Threat:
     def distance(self, adversarial: Tensor, images: Tensor) -> Tensor:
         """Norm of the perturbation, one an example: (n,)."""
         change = (adversarial - images).flatten(1)
-        length: Tensor = torch.linalg.vector_norm(change, {"linf": math.inf, "l2": 2, "l1": 1}[self.norm], dim=1)
-        return length
+        order = {"linf": math.inf, "l2": 2, "l1": 1}[self.norm]
+        exact = torch.float64 if self.norm == "l1" else None  # float32 sums of thousands lose what the ball allows
+        length: Tensor = torch.linalg.vector_norm(change, order, dim=1, dtype=exact)
+        return length.to(change.dtype)
 
     def random_start(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         """A point drawn uniformly from the ball around each image, then brought into the box: (n, ...) float32."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from turncoat.data.published import read
+from turncoat.data import folder, npz, parquet, published
+from turncoat.data.pictures import told
 from turncoat.data.sources import raw_files
 from turncoat.data.splits import split
-from turncoat.data.store import Dataset, Split
+from turncoat.data.store import SPLITS, Dataset, Split
 from turncoat.errors import TurncoatError
 from turncoat.settings import DataSettings
 
+READERS = {"folder": folder.read, "npz": npz.read, "parquet": parquet.read}
 MAX_OVERLAP = 0.01  # share of a split; the published sets hold a few true duplicates, a mixed-up split many
 
 log = logging.getLogger(__name__)
@@ -32,36 +35,49 @@ def prepare(name: str, settings: DataSettings, cache: Path) -> Dataset:
         TurncoatError: raw files missing or wrong, sizes that do not fit, or a fault in the images or labels.
     """
     where = f"datasets.{name}.data"
-    if settings.source == "imagenette" and settings.image_size is None:
-        raise TurncoatError(f"{where}.image_size: imagenette's photographs differ in size; set one, for instance 160")
-    if settings.source != "imagenette" and settings.image_size is not None:
-        raise TurncoatError(f"{where}.image_size: only imagenette is resized; remove it for {settings.source}")
-    files = raw_files(settings.source, settings.image_size)
-    raw = read(settings.source, files, cache, settings.image_size or 0)
+    about = settings.model_dump(exclude={"source"})
+    if settings.path is not None:
+        raw = READERS[settings.source](settings.path, settings.size)
+        about["read"] = dict(raw.read)
+        if raw.notes:
+            log.warning("%s: %s", settings.path, ", ".join(f"{count:,} {note}" for note, count in raw.notes.items()))
+    else:
+        files = raw_files(settings.source, settings.size[0] if settings.size else None)
+        raw = published.read(settings.source, files, cache, settings.size[0] if settings.size else 0)
+        del about["path"]
+        about["raw_files"] = {file.path: file.md5 for file in files}
     indices = split(
         raw.train.labels,
         raw.test.labels if raw.test else None,
         (settings.train, settings.validation, settings.test),
         settings.split_seed,
         (f"{where}.train", f"{where}.validation", f"{where}.test"),
+        raw.validation.labels if raw.validation else None,
     )
+    wholes = (raw.train, raw.validation or raw.train, raw.test or raw.train)
     train, validation, test = (
-        Split(whole.images[chosen], whole.labels[chosen])
-        for whole, chosen in zip((raw.train, raw.train, raw.test or raw.train), indices, strict=True)
+        Split(whole.images[chosen], whole.labels[chosen]) for whole, chosen in zip(wholes, indices, strict=True)
     )
-    return assemble(
-        name,
-        settings.source,
-        raw.classes,
-        (train, validation, test),
-        {**settings.model_dump(exclude={"source"}), "raw_files": {file.path: file.md5 for file in files}},
-    )
+    names = {
+        part: [raw.names[part if part in raw.names else "train"][place] for place in chosen]
+        for part, chosen in zip(SPLITS, indices, strict=True)
+        if raw.names
+    }
+    return assemble(name, settings.source, raw.classes, (train, validation, test), about, names)
 
 
 def assemble(
-    name: str, source: str, classes: tuple[str, ...], splits: tuple[Split, Split, Split], settings: dict[str, Any]
+    name: str,
+    source: str,
+    classes: tuple[str, ...],
+    splits: tuple[Split, Split, Split],
+    settings: dict[str, Any],
+    names: Mapping[str, list[str]] | None = None,
 ) -> Dataset:
     """Check train, validation and test and join them to a data set with its mean and standard deviation.
+
+    Args:
+        names: split -> the name of each of its images, for messages, where they have names.
 
     Raises:
         TurncoatError: an empty split, a label out of range, a class without training images, a constant channel, or
@@ -81,19 +97,22 @@ def assemble(
                 f"{name}: {wrong:,} of {len(part):,} {split_name} labels lie outside 0...{len(classes) - 1} "
                 f"(smallest {low}, largest {high})"
             )
+    if len(classes) < 2:
+        raise TurncoatError(f"{name}: one class only ({', '.join(classes)}); a classifier needs two")
     absent = [classes[k] for k in np.flatnonzero(np.bincount(named["train"].labels, minlength=len(classes)) == 0)]
     if absent:
         raise TurncoatError(f"{name}: no training image of {', '.join(absent)} ({sizes})")
     overlap = count_overlap(named)
     for pair, shared in overlap.items():
         smaller = min(len(named[side]) for side in pair.split("/"))
+        twins = told(" for example", _twins(named, names, pair)) if shared and names else ""
         if shared > max(1, MAX_OVERLAP * smaller):
             raise TurncoatError(
                 f"{name}: {shared:,} identical images in {pair} ({sizes}), more than {MAX_OVERLAP:.0%} of the smaller "
-                "split; the splits are mixed up"
+                f"split; the splits are mixed up, or images are there twice{twins and ','}{twins}"
             )
         if shared:
-            log.warning("%s: %d identical images in %s; they are in the published set, and stay", name, shared, pair)
+            log.warning("%s: %d identical images in %s; they stay%s", name, shared, pair, twins and f",{twins}")
     mean, std = channel_statistics(named["train"].images)
     if min(std) == 0:
         raise TurncoatError(f"{name}: a channel is constant over all training images (std {std})")
@@ -102,15 +121,26 @@ def assemble(
 
 def count_overlap(splits: dict[str, Split]) -> dict[str, int]:
     """For each pair of splits, how many images of the second are, byte for byte, in the first too."""
-    digests = {
-        name: [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in part.images]
-        for name, part in splits.items()
-    }
+    digests = {name: [_digest(image) for image in part.images] for name, part in splits.items()}
     return {
         f"{first}/{second}": len([digest for digest in digests[second] if digest in known])
         for first, second in combinations(splits, 2)
         for known in [set(digests[first])]
     }
+
+
+def _twins(splits: dict[str, Split], names: Mapping[str, list[str]], pair: str) -> list[str]:
+    """The names of identical images in two splits."""
+    first, second = pair.split("/")
+    known = {_digest(image): name for name, image in zip(names[first], splits[first].images, strict=True)}
+    found = (
+        (known.get(_digest(image)), name) for name, image in zip(names[second], splits[second].images, strict=True)
+    )
+    return [f"{twin} is {name}" for twin, name in found if twin]
+
+
+def _digest(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

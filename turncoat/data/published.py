@@ -4,7 +4,6 @@ import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +12,12 @@ from tqdm import tqdm
 
 from turncoat.data.archives import unpacked
 from turncoat.data.fetch import WrongFile, obtain, verify
+from turncoat.data.own import Raw
 from turncoat.data.sources import RawFile, imagenette_size
 from turncoat.data.store import Split
 from turncoat.errors import TurncoatError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A data set as published: `train` is all of it where there is no official test set."""
-
-    train: Split
-    test: Split | None
-    classes: tuple[str, ...]
 
 
 def read(source: str, files: tuple[RawFile, ...], cache: Path, image_size: int = 0) -> Raw:

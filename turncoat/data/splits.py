@@ -35,37 +35,42 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
 def split(
     labels: NDArray[np.int64],
     official_test: NDArray[np.int64] | None,
-    sizes: tuple[int | None, int, int | None],
+    sizes: tuple[int | None, int | None, int | None],
     seed: int,
     fields: tuple[str, str, str] = ("train", "validation", "test"),
+    own_validation: NDArray[np.int64] | None = None,
 ) -> tuple[Indices, Indices, Indices]:
     """Split a data set into train, validation and test.
 
     Args:
         labels: (n,) labels of the set that train and validation come from, and test too where there is no official one.
         official_test: (m,) labels of the official test set, which stays test, or None.
-        sizes: train (None: all that remain), validation, test (None: the whole official test set, in its order).
+        sizes: train (None: all that remain), validation and test (None: the whole set of its own, in its order).
         seed: fixes the draw.
         fields: the settings that the sizes come from, for messages.
+        own_validation: (v,) labels of a validation set that the data brings along, or None: it comes out of `labels`.
 
     Returns:
-        Indices of train and validation (into `labels`) and of test (into `official_test`, or into `labels`).
+        Indices of train (into `labels`), validation (into `own_validation`, or into `labels`) and test (into
+        `official_test`, or into `labels`).
 
     Raises:
         TurncoatError: the sizes do not fit the data.
     """
     order = stratified_order(labels, seed)
     classes = len(np.unique(labels))
-    if official_test is not None:
-        test = np.arange(len(official_test)) if sizes[2] is None else stratified_order(official_test, seed)
-        test, _ = _cut(test, sizes[2], classes, fields[2])
-    elif sizes[2] is None:
-        raise TurncoatError(f"{fields[2]}: this data set has no official test set; say how many images to hold out")
-    else:
-        test, order = _cut(order, sizes[2], classes, fields[2])
-    validation, order = _cut(order, sizes[1], classes, fields[1])
+    cut = {}
+    for part, own in ((2, official_test), (1, own_validation)):
+        if own is not None:
+            whole = np.arange(len(own)) if sizes[part] is None else stratified_order(own, seed)
+            cut[part], _ = _cut(whole, sizes[part], classes, fields[part])
+        elif sizes[part] is None:
+            kind = "official test" if part == 2 else "validation"
+            raise TurncoatError(f"{fields[part]}: this data set has no {kind} set; say how many images to hold out")
+        else:
+            cut[part], order = _cut(order, sizes[part], classes, fields[part])
     train, _ = _cut(order, sizes[0], classes, fields[0])
-    return train, validation, test
+    return train, cut[1], cut[2]
 
 
 def _cut(order: Indices, size: int | None, classes: int, field: str) -> tuple[Indices, Indices]:

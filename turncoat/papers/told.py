@@ -18,7 +18,9 @@ def told(settings: Settings, path: Path | str = "params.yaml") -> dict[str, Any]
     `says`      arm -> what it is, in a sentence
     `resolved`  section -> data set -> arm of the study, or name under `pretrained` -> its settings with all defaults
     `code`      checksum of the code that has these defaults
+    `listings`  data set -> what lies where its own images are read, as names and times of change tell; or null
     """
+    from turncoat.data.folder import listing
     from turncoat.papers.arms import resolved
 
     study = settings.study
@@ -29,7 +31,9 @@ def told(settings: Settings, path: Path | str = "params.yaml") -> dict[str, Any]
             for name in study.datasets
         },
     }
-    return _stated(settings, path) | {"resolved": there, "code": _code()}
+    plans = {name: settings.datasets[name].data.path for name in study.datasets}
+    own = {name: listing(path) if path else None for name, path in plans.items()}
+    return _stated(settings, path) | {"resolved": there, "code": _code(), "listings": own}
 
 
 def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
@@ -39,6 +43,7 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     """
     kept = read_json(FILE) if FILE.exists() else {}
     there = kept.pop("resolved", None)
+    kept.pop("listings", None)
     if there is None or kept != _stated(settings, path) | {"code": _code()}:
         there = told(settings, path)["resolved"]
 

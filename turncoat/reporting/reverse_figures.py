@@ -8,7 +8,7 @@ import numpy as np
 from turncoat.files import read_json
 from turncoat.reporting import analysis, reverse_tables, style
 from turncoat.reporting.contrast import contrast
-from turncoat.reporting.measures import estimate, mean
+from turncoat.reporting.measures import accuracy, mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
@@ -27,8 +27,7 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
         cells = study.of(dataset, arm)
         met = dict.fromkeys(row.shift for _, record in cells for row in record.best.shifts if row.shift)
         for name in met:
-            value = estimate((cell.seed, record.best.count("shifts-seen", [name])) for cell, record in cells)
-            if value:
+            if value := accuracy(study, dataset, arm, "shifts-seen", seen=[name]):
                 table.setdefault(arm, {})[name] = value.mean
         trained[arm] = cells[0][1].seen if cells else []
     if not table:

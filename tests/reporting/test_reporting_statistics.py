@@ -196,7 +196,12 @@ REGIMES = {
 
 
 def covered(
-    generator: np.random.Generator, seeds: int, regime: tuple[float, float, float], rate: float, trials: int, studies: int
+    generator: np.random.Generator,
+    seeds: int,
+    regime: tuple[float, float, float],
+    rate: float,
+    trials: int,
+    studies: int,
 ) -> tuple[float, float]:
     """Share of drawn studies of two arms whose interval holds the true difference, and whose first arm's does.
 

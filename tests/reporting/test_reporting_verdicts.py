@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from turncoat.attacks import autoattack, pgd
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.flags import overstated
 from turncoat.evaluation.suite import Planned
+from turncoat.files import sha256
 from turncoat.reporting import claims, report
 from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.statistics import Interval, paired
@@ -203,7 +204,7 @@ def test_the_claims_own_setting_can_be_reproduced(root: Path, papers: list[Paper
     verdict = judge(study, *of(papers, "mart-over-trades-pgd"), "cifar10")
     assert (verdict.word, verdict.own_setting, verdict.n, verdict.seeds) == ("reproduced", True, 1000, (0, 1, 2))
     assert verdict.p_value is not None
-    assert verdict.p_value < 1e-6
+    assert verdict.p_value < 0.01  # over three seeds
     assert judge(study, *of(papers, "mart-unlabelled"), "cifar10").own_setting is False  # another network
 
 
@@ -257,22 +258,28 @@ def claim_metric(papers: list[Paper], claim: str) -> str:
 STRONGER = {"pgd-20": Planned(pgd), "autoattack": Planned(autoattack)}
 
 
-def reran(record: dict[str, Any], pgd_20: int, auto: int, n: int = 1000) -> None:
-    """Give a record what others measured, and the flags that the evaluation raises on it."""
+def reran(root: Path, cell: str, pgd_20: int, auto: int, n: int = 1000) -> None:
+    """Give a cell what others measured, image by image, and the flags that the evaluation raises on it."""
     right = {"pgd-20": np.arange(n) < pgd_20, "autoattack": np.arange(n) < auto}
-    record["best"]["attacks"] = {name: {"correct": int(rows.sum()), "n": n} for name, rows in right.items()}
     found = SimpleNamespace(in_worst=list(right), correct=right, worst=right["autoattack"])
-    record["flags"] = [asdict(flag) for flag in overstated(found, STRONGER, looked=False)]  # type: ignore[arg-type]
+    flags = [asdict(flag) for flag in overstated(found, STRONGER, looked=False)]  # type: ignore[arg-type]
+    examples = root / f"reports/records/{cell}/examples.npz"
+    np.savez(examples, index=np.arange(n), **right)  # type: ignore[arg-type]
+
+    def change(record: dict[str, Any]) -> None:
+        record["best"]["attacks"] = {name: {"correct": int(rows.sum()), "n": n} for name, rows in right.items()}
+        record["examples"]["sha256"] = sha256(examples)
+        record["flags"] = flags
+
+    synthetic.edit(root, cell, change)
 
 
 def test_what_others_found_of_mart_gets_its_words(root: Path, papers: list[Paper]) -> None:
     """MART 55.6 under PGD-20 and 47.6 under AutoAttack: ahead under the one, behind under the other."""
     for seed in (0, 1, 2):
-        synthetic.edit(root, f"digits/mart/{seed}", lambda r, s=seed: reran(r, 556 + s, 476 + s))
-        synthetic.edit(root, f"digits/trades/{seed}", lambda r, s=seed: reran(r, 503 + s, 487))
-        synthetic.edit(root, f"digits/pgd/{seed}", lambda r, s=seed: reran(r, 519 + s, 487 + s))
-        for arm in ("mart", "trades", "pgd"):
-            (root / f"reports/records/digits/{arm}/{seed}/examples.npz").unlink()
+        reran(root, f"digits/mart/{seed}", 556 + seed, 476 + seed)
+        reran(root, f"digits/trades/{seed}", 503 + seed, 487)
+        reran(root, f"digits/pgd/{seed}", 519 + seed, 487 + seed)
     study = synthetic.study(root)
     flagged = {cell.arm for cell, record in study.records.items() if record.flags}
     assert flagged == {"mart"}
@@ -405,7 +412,8 @@ def test_changing_one_record_changes_the_verdicts_that_depend_on_it_and_only_tho
     root: Path, papers: list[Paper]
 ) -> None:
     def all_verdicts() -> dict[tuple[str, str], Verdict]:
-        return {(v.claim, v.dataset): v for v in judge_all(synthetic.study(root), papers)}
+        """Without Holm's p-values, which hang on all claims by design."""
+        return {(v.claim, v.dataset): replace(v, p_holm=None) for v in judge_all(synthetic.study(root), papers)}
 
     before = all_verdicts()
     for seed in (0, 1, 2):
@@ -445,7 +453,8 @@ def test_one_record_changed_by_hand_changes_the_claims_on_its_arm_and_metric_and
         for name, (decides, pair) in compared.items()
         if decides == metric and cell.split("/")[1] in pair and pair <= arms
     }
-    assert {name for name in before if before[name] != after[name]} == wanted
+    alike = {name for name in before if replace(before[name], p_holm=None) == replace(after[name], p_holm=None)}
+    assert set(before) - alike == wanted
     assert bool(wanted) is (metric != "clean")  # no claim of this study is about clean accuracy
     effects = {name: after[name].effect - before[name].effect for name in wanted}  # type: ignore[operator]
     sign = {claim["id"]: -1 if claim["measured"]["arm"] == cell.split("/")[1] else 1 for claim in stated}

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -14,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from scipy import stats
 
 from tests.reporting import synthetic
 from tests.reporting.conftest import ARMS, build
@@ -123,16 +122,6 @@ def test_every_number_of_the_explorer_is_its_records(page: str, built: Path) -> 
         assert float(shown) == pytest.approx(mean, abs=0.0501 if half else 0.00501)
 
 
-def interval_by_hand(values: list[float], n: int) -> tuple[float, float]:
-    """Mean and half interval in percent: Student's over seeds, Wilson's over n images for one; written out."""
-    mean = sum(values) / len(values)
-    if len(values) > 1:
-        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
-        return mean, float(stats.t.ppf(0.975, len(values) - 1)) * spread
-    z, p = float(stats.norm.ppf(0.975)), mean / 100
-    return mean, 100 * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-
-
 @pytest.mark.parametrize(("dataset", "seeds"), [("digits", (0, 1, 2)), ("cifar10", (0,))])
 def test_every_number_of_the_tables_is_its_records(
     built: Path, page: str, dataset: str, seeds: tuple[int, ...]
@@ -143,6 +132,11 @@ def test_every_number_of_the_tables_is_its_records(
         paths = [built / f"reports/records/{dataset}/{arm}/{seed}/record.json" for seed in seeds]
         return [json.loads(path.read_text()) for path in paths if path.exists()]
 
+    def outcomes(arm: str, metric: str) -> Any:
+        paths = [built / f"reports/records/{dataset}/{arm}/{seed}/examples.npz" for seed in seeds]
+        rows = [np.load(path)[metric] for path in paths if path.exists()]
+        return np.array(rows) if rows else None
+
     checked = 0
     for name in ("main", "checkpoints", "mart"):
         for row in csv.DictReader((built / f"reports/tables/{name}-{dataset}.csv").read_text().splitlines()):
@@ -152,7 +146,9 @@ def test_every_number_of_the_tables_is_its_records(
                     continue
                 parts = [record["last" if kind == "last" else "best"] for record in records(row["arm"])]
                 counts = [part.get(metric) or part["attacks"][metric] for part in parts]
-                mean, half = interval_by_hand([100 * c["correct"] / c["n"] for c in counts], counts[0]["n"])
+                rates = [count["correct"] / count["n"] for count in counts]
+                kept = None if kind == "last" else outcomes(row["arm"], metric)
+                mean, half = 100 * sum(rates) / len(rates), 100 * synthetic.half_by_hand(rates, counts[0]["n"], kept)
                 assert [float(number) for number in text.split(" ± ")] == pytest.approx([mean, half], abs=0.0501), head
                 assert f">{text}<" in page
                 checked += 1
@@ -292,6 +288,7 @@ def test_a_papers_table_has_a_best_that_intervals_support_in_bold(tmp_path: Path
     synthetic.write(tmp_path, n=200)
     for seed in (0, 1, 2):
         synthetic.edit(tmp_path, f"digits/mart/{seed}", lambda r: r["best"]["attacks"]["pgd-20"].update(correct=199))
+        (tmp_path / f"reports/records/digits/mart/{seed}/examples.npz").unlink()  # of other outcomes
     mart = chapters.load()[0].paper
     table = paper_table(synthetic.study(tmp_path), mart, "digits")
     column = table.header.index("pgd-20, measured")

@@ -1,11 +1,10 @@
 """What one arm has over another on the same images: a difference of two accuracies with its interval."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from turncoat.reporting.measures import BLOCKED
 from turncoat.reporting.record import Cell, Count
-from turncoat.reporting.statistics import Interval, image_interval, mcnemar, t_interval, wilson
+from turncoat.reporting.statistics import Interval, Mean, by_counts, paired
 from turncoat.reporting.study import Study
 
 
@@ -13,14 +12,22 @@ from turncoat.reporting.study import Study
 class Contrast:
     """Accuracy of one arm minus that of another, in percentage points, the mean over the seeds that both have."""
 
-    effect: float
-    interval: Interval
-    p_value: float | None
+    mean: Mean
     n: int
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
     flags: tuple[str, ...] = ()  # blocking ones, on what either arm rests on, in words
     notes: tuple[str, ...] = ()  # those of `flags` that are of the measured attack alone
+
+    @property
+    def effect(self) -> float:
+        """The mean difference in percentage points."""
+        return self.mean.value
+
+    @property
+    def interval(self) -> Interval:
+        """Its 95 % interval over seeds and images; with a single seed, over images alone."""
+        return self.mean.interval
 
     @property
     def text(self) -> str:
@@ -29,8 +36,8 @@ class Contrast:
 
     @property
     def apart(self) -> bool:
-        """Whether the interval excludes zero, and no blocking flag lies on it."""
-        return not self.flags and (self.interval.low > 0 or self.interval.high < 0)
+        """Whether the interval excludes zero, over more than one seed, and no blocking flag lies on it."""
+        return not self.flags and len(self.seeds) > 1 and (self.interval.low > 0 or self.interval.high < 0)
 
 
 def contrast(
@@ -43,8 +50,7 @@ def contrast(
 ) -> Contrast | None:
     """The first arm minus the second; None where a seed lacks the measure, or no seed has both arms.
 
-    The interval is the wider of two 95 % intervals, Student's over the seeds and a paired one over the images; with one
-    seed and no outcomes per image, that of two unpaired accuracies. The p-value is McNemar's (docs/claims.md).
+    Paired, seed by seed and image by image; where outcomes per image are not kept, seed by seed (docs/claims.md).
 
     Args:
         seen: which shifts `shifts-seen` are, for both arms; by default those that the first arm was trained for.
@@ -63,29 +69,16 @@ def contrast(
             return None
         counts.append((mine, theirs))
 
-    differences = [100 * (a.accuracy - b.accuracy) for a, b in counts]
-    effect = math.fsum(differences) / len(differences)
-    over_seeds = t_interval(differences)
-    halves = [over_seeds.half] if over_seeds else []
-    p_value = None
+    differences = [a.accuracy - b.accuracy for a, b in counts]
+    n = min(count.sample[1] for pair in counts for count in pair)
+    shares = [sum(count.accuracy for count in arm) / len(arm) for arm in zip(*counts, strict=True)]
+    mean = by_counts(differences, *shares, images=n)
     by_image = study.outcomes(left, metric, chosen), study.outcomes(right, second, chosen)
     if by_image[0] and by_image[1] and by_image[0][1] == by_image[1][1]:
-        outcomes = by_image[0][0], by_image[1][0]
-        halves.append(100 * image_interval(*outcomes).half)
-        p_value = mcnemar(*outcomes)
-    interval = Interval(effect - max(halves), effect + max(halves)) if halves else _unpaired(*counts[0], effect)
-    n = min(count.sample[1] for pair in counts for count in pair)
+        mean = replace(paired(by_image[0][0], by_image[1][0]), value=mean.value)  # the counts are what a reader sees
     met = [*((cell, metric) for cell in left), *((cell, second) for cell in right)]
     on = [(cell, flag) for cell, name in met for flag in study.records[cell].blocking(name)]
     told = {f"{cell}: {flag.name}: {flag.detail}": flag.attack is not None for cell, flag in on}
     notes = tuple(text for text, alone in told.items() if alone)
     cells = tuple(dict.fromkeys(cell for cell, _ in met))
-    return Contrast(effect, interval, p_value, n, seeds, cells, tuple(told), notes)
-
-
-def _unpaired(a: Count, b: Count, effect: float) -> Interval:
-    """Of two accuracies on whatever images (Newcombe 1998, method 10), around their difference, in points."""
-    (low_a, high_a), (low_b, high_b) = wilson(*a.sample), wilson(*b.sample)
-    down = math.hypot(a.accuracy - low_a, high_b - b.accuracy)
-    up = math.hypot(high_a - a.accuracy, b.accuracy - low_b)
-    return Interval(effect - 100 * down, effect + 100 * up)
+    return Contrast(mean.times(100), n, seeds, cells, tuple(told), notes)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from turncoat.reporting.record import Count, Record
-from turncoat.reporting.statistics import Interval, t_interval, wilson
+from turncoat.reporting.statistics import Interval, Outcomes, by_counts, share_interval, two_way, wilson
 from turncoat.reporting.study import Study
 
 BLOCKED = " ‡"  # beside a number that a blocking flag lies on
@@ -16,7 +16,8 @@ NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 class Estimate:
     """A mean accuracy over seeds with its 95 % interval, in percent; `n` is images per seed.
 
-    The interval is Student's over the seeds; with a single seed it is Wilson's over the images.
+    The interval holds both what other seeds and what other images would change; with a single seed it is Wilson's over
+    the images alone.
     """
 
     mean: float
@@ -32,28 +33,51 @@ class Estimate:
         return f"{self.mean:.1f} ± {self.interval.half:.1f}" + BLOCKED * self.blocked
 
 
-def estimate(counts: Iterable[tuple[int, Count | None]]) -> Estimate | None:
-    """The estimate out of (seed, count) pairs; None when a seed lacks the measure, so that means are over all seeds."""
+def estimate(counts: Iterable[tuple[int, Count | None]], outcomes: Outcomes | None = None) -> Estimate | None:
+    """The estimate out of (seed, count) pairs; None when a seed lacks the measure, so that means are over all seeds.
+
+    Args:
+        outcomes: (seeds, images), where they are kept; without them the images count as in a binomial, a little wide.
+    """
     pairs = list(counts)
     if not pairs or any(count is None for _, count in pairs):
         return None
     found = [(seed, count) for seed, count in pairs if count is not None]
-    values = [100 * count.accuracy for _, count in found]
-    first = found[0][1]
-    interval = t_interval(values) or Interval(*(100 * bound for bound in wilson(*first.sample)))
+    values = [count.accuracy for _, count in found]
+    n = min(count.sample[1] for _, count in found)
+    if len(values) == 1:
+        interval = wilson(*found[0][1].sample)
+    else:
+        counted = by_counts(values, mean(values), images=n)
+        spread = counted if outcomes is None else replace(two_way(outcomes), value=counted.value)
+        interval = share_interval(spread)
     return Estimate(
-        mean=sum(values) / len(values),
-        interval=interval,
-        n=min(count.sample[1] for _, count in found),
+        mean=100 * mean(values),
+        interval=Interval(*(100 * bound for bound in interval)),
+        n=n,
         seeds=tuple(seed for seed, _ in found),
-        values=tuple(values),
+        values=tuple(100 * value for value in values),
     )
 
 
-def accuracy(study: Study, dataset: str, arm: str, metric: str, checkpoint: str = "best") -> Estimate | None:
-    """The arm's accuracy (`clean`, `worst`, an attack, a paper's own measure) over the seeds that have a record."""
+def accuracy(
+    study: Study, dataset: str, arm: str, metric: str, checkpoint: str = "best", seen: Sequence[str] | None = None
+) -> Estimate | None:
+    """The arm's accuracy (`clean`, `worst`, an attack, a paper's own measure) over the seeds that have a record.
+
+    Args:
+        seen: which shifts `shifts-seen` are; by default those that the arm was trained for.
+    """
     records = study.of(dataset, arm)
-    value = estimate((cell.seed, getattr(record, checkpoint).count(metric, record.seen)) for cell, record in records)
+    chosen = [record.seen if seen is None else seen for _, record in records]
+    counts = [
+        (cell.seed, getattr(record, checkpoint).count(metric, of))
+        for (cell, record), of in zip(records, chosen, strict=True)
+    ]
+    kept = None
+    if checkpoint == "best" and len(records) > 1 and all(count for _, count in counts):
+        kept = study.outcomes([cell for cell, _ in records], metric, chosen[0])
+    value = estimate(counts, kept[0] if kept else None)
     blocked = checkpoint == "best" and any(record.blocking(metric) for _, record in records)
     return replace(value, blocked=True) if value and blocked else value
 
@@ -84,11 +108,12 @@ def leader(named: Mapping[str, Estimate]) -> str:
 def curve(study: Study, dataset: str, arm: str) -> list[tuple[float, Estimate]]:
     """The security curve: (absolute epsilon, accuracy under PGD-20) by rising epsilon, the clean accuracy at 0."""
     records = [(cell.seed, record) for cell, record in study.of(dataset, arm)]
-    points: dict[float, list[tuple[int, Count | None]]] = {0.0: [(seed, record.best.clean) for seed, record in records]}
+    points: dict[float, list[tuple[int, Count | None]]] = {}
     for seed, record in records:
         for point in record.best.curve:
             points.setdefault(point.epsilon, []).append((seed, point))
-    found = ((epsilon, estimate(pairs)) for epsilon, pairs in sorted(points.items()) if len(pairs) == len(records))
+    found = [(epsilon, estimate(pairs)) for epsilon, pairs in sorted(points.items()) if len(pairs) == len(records)]
+    found.insert(0, (0.0, accuracy(study, dataset, arm, "clean")))
     blocked = any(record.blocking("pgd-20") for _, record in records)
     return [(epsilon, replace(value, blocked=blocked and epsilon > 0)) for epsilon, value in found if value]
 

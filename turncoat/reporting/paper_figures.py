@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from turncoat.reporting import style
 from turncoat.reporting.claims import Claim, Sweep
-from turncoat.reporting.measures import Estimate, accuracy, error_bar, estimate, leader, mean, training_passes
+from turncoat.reporting.measures import Estimate, accuracy, error_bar, leader, mean, training_passes
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 from turncoat.reporting.verdicts import Verdict
@@ -82,8 +82,7 @@ def ablation(study: Study, dataset: str, claims: Sequence[Claim], looks: Mapping
     seen = study.of(dataset, whole)[0][1].seen if whole in arms else []
     shown = {}
     for arm in arms:
-        value = estimate((cell.seed, record.best.count(metric, seen)) for cell, record in study.of(dataset, arm))
-        if value:
+        if value := accuracy(study, dataset, arm, metric, seen=seen):
             shown[arm] = value
     if whole not in shown or len(shown) < 3:
         return None

@@ -57,7 +57,7 @@ def tally(verdicts: Sequence[Verdict]) -> str:
 def _plain(verdict: Verdict) -> dict[str, Any]:
     """The verdict as JSON holds it: numbers rounded, so that a reader sees no false digits."""
     plain = asdict(verdict)
-    for name in ("effect", "p_value"):
+    for name in ("effect", "p_value", "p_holm"):
         if plain[name] is not None:
             plain[name] = float(f"{plain[name]:.4g}")
     plain["interval"] = [round(bound, 3) for bound in verdict.interval] if verdict.interval else None

@@ -21,7 +21,14 @@ _TEX |= {
     "†": r"$\dagger$",
 }
 _TEX |= {"∞": r"$\infty$", "ℓ": r"$\ell$", "ε": r"$\varepsilon$", "β": r"$\beta$", "λ": r"$\lambda$", "δ": r"$\delta$"}
-_TEX |= {"†": r"$\dagger$", "‡": r"$\ddagger$", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+_TEX |= {
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "§": r"\S{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
 
 
 @dataclass(frozen=True)

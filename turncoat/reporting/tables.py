@@ -12,11 +12,13 @@ from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
 from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, mean, training_passes
+from turncoat.reporting.statistics import MOST_SEEDS, POWER
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.verdicts import Verdict
 
 NOT_RUN = "not run"
+ALONE = " §"  # beside a p-value below 0.05 that Holm's adjustment takes above it
 PASSES = ("forward (1000)", "backward (1000)")
 PASSES_MEAN = "forward and backward passes, in thousands of images"
 
@@ -36,7 +38,7 @@ def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
     n = max((value.n for line in found for value in line if value), default=0)
     caption = (
         f"{dataset}, {NORMS[threat.norm]} ε = {threat.epsilon:.4g}: accuracy in percent on {n} test images, "
-        "mean over seeds ± half of the 95 % interval (Student over seeds; Wilson where there is one seed); "
+        "mean over seeds ± half of the 95 % interval over seeds and images (one seed: over images alone); "
         f"what training took: {PASSES_MEAN}"
     )
     return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds", *PASSES], rows, frozenset(bold))
@@ -54,7 +56,7 @@ def passes(study: Study, dataset: str, arm: str) -> tuple[str, str]:
 def best(column: Sequence[Estimate | None]) -> int | None:
     """The row whose interval lies above all others', or None: without the intervals, or under a flag, none is best."""
     known = [(value, row) for row, value in enumerate(column) if value]
-    if len(known) < 2:
+    if len(known) < 2 or any(len(value.seeds) < 2 for value, _ in known):  # one seed says nothing of the next
         return None
     top, row = max(known, key=lambda pair: pair[0].mean)
     apart = all(top.interval.low > value.interval.high for value, other in known if other != row)
@@ -187,19 +189,32 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
                     points(verdict.effect) + BLOCKED * bool(verdict.note),
                     f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
                     p_text(verdict.p_value),
+                    p_text(verdict.p_holm) + ALONE * verdict.alone,
+                    seeds_text(verdict),
                     "–" if reported == "unavailable" else points(reported.points),
                 ]
             )
     caption = (
-        f"Verdicts on {dataset}: effect in percentage points with its 95 % interval, and the effect that was reported"
+        f"Verdicts on {dataset}: effect in percentage points with its 95 % interval over seeds and images, p of the "
+        "same statistic, alone and after Holm for all claims tested, how many seeds would decide what is inconclusive "
+        f"(power {POWER:g}), and the effect that was reported"
     )
+    if any(ALONE in text for row in rows for text in row):
+        caption += f".{ALONE} the direction holds alone, not after Holm"
     return Table(
         f"verdicts-{dataset}",
         caption,
-        ["claim", "verdict", "effect", "interval", "p", "reported"],
+        ["claim", "verdict", "effect", "interval", "p", "p (Holm)", "seeds needed", "reported"],
         rows,
-        align="llrrrr",
+        align="llrrrrrr",
     )
+
+
+def seeds_text(verdict: Verdict) -> str:
+    """How many seeds would decide what is inconclusive; `> 1,000` where no such number would."""
+    if verdict.word != "inconclusive":
+        return "–"
+    return f"{verdict.seeds_needed}" if verdict.seeds_needed else f"> {MOST_SEEDS:,}"
 
 
 def points(value: float | None) -> str:

@@ -6,17 +6,27 @@ under this very attack, or a larger suite would decide less than a small one: th
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from turncoat.reporting.claims import Claim, Measurement, Paper
-from turncoat.reporting.contrast import contrast
+from turncoat.reporting.contrast import Contrast, contrast
 from turncoat.reporting.record import Cell
-from turncoat.reporting.statistics import Interval
+from turncoat.reporting.statistics import LEVEL, MOST_SEEDS, POWER, Interval, holm
 from turncoat.reporting.study import Study
 
-Word = Literal["reproduced", "direction holds", "not reproduced", "inconclusive", "unreliable", "not run"]
-WORDS: tuple[Word, ...] = ("reproduced", "direction holds", "not reproduced", "inconclusive", "unreliable", "not run")
+Word = Literal[
+    "reproduced",
+    "direction holds",
+    "smaller than claimed",
+    "not reproduced",
+    "inconclusive",
+    "one seed only",
+    "unreliable",
+    "not run",
+]
+WORDS: tuple[Word, ...] = get_args(Word)
+DECIDED = WORDS[:5]  # by an interval over seeds and images: the family of tests that Holm's adjustment is over
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,18 @@ class Verdict:
     our_reading: bool  # the method was reimplemented from an abstract
     effect: float | None = None
     interval: Interval | None = None
-    p_value: float | None = None
+    p_value: float | None = None  # of the same statistic as the interval; `level`: of a difference beyond the margin
+    p_holm: float | None = None  # adjusted for all claims that the study decides
+    seeds_needed: int | None = None  # to decide what is inconclusive, on as many images; None: no number would
     n: int | None = None
     seeds: tuple[int, ...] = ()
     cells: tuple[Cell, ...] = ()
     note: str = ""  # what the word does not say, to be read beside it
+
+    @property
+    def alone(self) -> bool:
+        """Whether what it says of a direction holds by itself, but not among all claims that were tested with it."""
+        return self.p_value is not None and self.p_holm is not None and self.p_value < 1 - LEVEL <= self.p_holm
 
 
 def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
@@ -47,7 +64,14 @@ def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
             studied = study.settings.study.datasets
             absent = [dataset for dataset in claim.datasets if dataset not in studied]
             verdicts += [judge(study, paper, claim, dataset) for dataset in [*studied, *absent]]
-    return verdicts
+    return adjusted(verdicts)
+
+
+def adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The same with Holm's p-values, over those that an interval over seeds and images decides."""
+    tested = [place for place, verdict in enumerate(verdicts) if verdict.word in DECIDED]
+    found = dict(zip(tested, holm([p for i in tested if (p := verdicts[i].p_value) is not None]), strict=True))
+    return [replace(verdict, p_holm=found.get(place)) for place, verdict in enumerate(verdicts)]
 
 
 def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
@@ -65,7 +89,9 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     if found is None:
         absent = " or ".join(dict.fromkeys([measured.metric, second]))
         return verdict("not run", f"the suite has no measure named {absent}")
-    numbers = {name: getattr(found, name) for name in ("effect", "interval", "p_value", "n", "seeds", "cells")}
+    numbers = {name: getattr(found, name) for name in ("effect", "interval", "n", "seeds", "cells")}
+    level = measured.direction == "level"
+    numbers["p_value"] = found.mean.p_level(measured.margin) if level else found.mean.p_value
     if found.notes:
         numbers["note"] = _note(dict.fromkeys([measured.metric, second]), found.notes)
     if barring := [flag for flag in found.flags if flag not in found.notes]:
@@ -73,7 +99,27 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     if shortfall := _shortfall(study, claim, dataset):
         return verdict("unreliable", shortfall, **numbers)
     word, why = rule(measured, found.interval, len(found.seeds), own)
+    if word == "inconclusive":
+        numbers["seeds_needed"] = found.mean.seeds_needed(_distance(measured, found.effect))
+        why = f"{why}; {_reason(found, numbers['seeds_needed'])}"
     return verdict(word, why, **numbers)
+
+
+def _distance(measured: Measurement, effect: float) -> float:
+    """How far the effect is from the end of an open question that it lies farthest from: zero, or the margin."""
+    if measured.direction == "level":
+        return abs(measured.margin - abs(effect))
+    turned = effect if measured.direction == "higher" else -effect
+    return max(abs(turned), measured.margin - turned)
+
+
+def _reason(found: Contrast, needed: int | None) -> str:
+    """What keeps the interval wide, and how many seeds would do."""
+    share = found.mean.of_seeds / found.mean.error**2
+    what = f"{100 * share:.0f} % of its variance is that of {len(found.seeds)} seeds"
+    if needed is None:
+        return f"{what}, and not even {MOST_SEEDS:,} would decide it on {found.n} images"
+    return f"{what}; {needed} would decide it with power {POWER:g}, were the effect as measured"
 
 
 def _note(attacks: Iterable[str], flags: Sequence[str]) -> str:
@@ -109,22 +155,25 @@ def rule(measured: Measurement, interval: Interval, seeds: int, own: bool) -> tu
     """The word for an effect's interval, and the reason: the table in docs/claims.md as a pure function."""
     margin = measured.margin
     needed = margin_text(margin)
+    if seeds < 2:
+        return "one seed only", "the interval holds other images, and says nothing of the next seed"
     if measured.direction == "level":
         if -margin <= interval.low and interval.high <= margin:
-            return _best(seeds, own, f"the interval lies within ±{needed}")
+            return _best(own, f"the interval lies within ±{needed}")
         if interval.low > margin or interval.high < -margin:
             return "not reproduced", f"the interval lies outside ±{needed}"
         return "inconclusive", f"the interval reaches across ±{needed}"
     low, high = interval if measured.direction == "higher" else (-interval.high, -interval.low)
     if low > 0 and low >= margin:
         beyond = f"lies {needed} or more in the claimed direction" if margin else "lies in the claimed direction"
-        return _best(seeds, own, f"the whole interval {beyond}")
+        return _best(own, f"the whole interval {beyond}")
     if low > 0:
-        return "direction holds", f"the interval excludes 0, but not effects below {needed}"
+        less = "and every effect as large as" if high < margin else "but not effects below"
+        return "direction holds", f"the interval excludes 0, {less} {needed}"
     if high <= 0:
         return "not reproduced", "the whole interval lies in the opposite direction"
     if high < margin:
-        return "not reproduced", f"the interval excludes the {needed} that the claim needs"
+        return "smaller than claimed", f"the interval excludes the {needed} that the claim needs, and covers 0"
     return "inconclusive", f"the interval covers both 0 and {needed}" if margin else "the interval covers 0"
 
 
@@ -133,12 +182,10 @@ def margin_text(margin: float) -> str:
     return f"{margin:g} point{'' if margin == 1 else 's'}"
 
 
-def _best(seeds: int, own: bool, why: str) -> tuple[Word, str]:
-    """`reproduced` is kept for the claim's own setting and for more than one seed."""
+def _best(own: bool, why: str) -> tuple[Word, str]:
+    """`reproduced` is kept for the claim's own setting."""
     if not own:
         return "direction holds", f"{why}; this is not the setting of the claim, so no more can be said"
-    if seeds < 2:
-        return "direction holds", f"{why}; one seed says nothing about the next"
     return "reproduced", why
 
 

@@ -55,7 +55,7 @@ def differences(study: Study, dataset: str, arms: Sequence[str]) -> Table | None
         return None
     caption = (
         f"What RAT has over its controls on {dataset}: difference in percentage points ± half of its 95 % interval, "
-        f"the wider of those over seeds and over images; bold where it excludes zero. {UNIVERSAL}"
+        f"over seeds and images; bold where it excludes zero. {UNIVERSAL}"
     )
     header = ["arm", "minus", *metrics]
     return Table(f"rat-differences-{dataset}", caption, header, rows, frozenset(bold), "ll" + "r" * len(metrics))

@@ -10,7 +10,7 @@ from turncoat.papers.reverse import tables
 from turncoat.reporting import analysis, style
 from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.contrast import contrast
-from turncoat.reporting.measures import estimate, mean
+from turncoat.reporting.measures import accuracy, mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
@@ -29,8 +29,7 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
         cells = study.of(dataset, arm)
         met = dict.fromkeys(row.shift for _, record in cells for row in record.best.shifts if row.shift)
         for name in met:
-            value = estimate((cell.seed, record.best.count("shifts-seen", [name])) for cell, record in cells)
-            if value:
+            if value := accuracy(study, dataset, arm, "shifts-seen", seen=[name]):
                 table.setdefault(arm, {})[name] = value.mean
         trained[arm] = cells[0][1].seen if cells else []
     if not table:

@@ -5,7 +5,7 @@ from typing import Any
 
 from turncoat.reporting.chapter import Maker
 from turncoat.reporting.contrast import contrast
-from turncoat.reporting.measures import accuracy, estimate
+from turncoat.reporting.measures import accuracy
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 
@@ -21,13 +21,9 @@ def shifts(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
     seen = study.of(dataset, leader)[0][1].seen
     rows = []
     for arm in arms:
-        records = [(cell.seed, record) for cell, record in study.of(dataset, arm)]
-        values = [
-            estimate((seed, record.best.count(metric, chosen)) for seed, record in records)
-            for metric, chosen in _columns(seen, names)
-        ]
+        values = [accuracy(study, dataset, arm, metric, seen=chosen) for metric, chosen in _columns(seen, names)]
         texts = [value.text if value else "–" for value in values]
-        rows.append([arm, *_marked(texts, names, records[0][1].seen)])
+        rows.append([arm, *_marked(texts, names, study.of(dataset, arm)[0][1].seen)])
     caption = (
         f"Shifts on {dataset}: accuracy in percent over all severities, mean over seeds ± half of the 95 % interval; "
         f"{TRAINED} the arm was trained for the shift. Seen and unseen: means over the shifts that {leader} was "
@@ -56,7 +52,7 @@ def gains(study: Study, dataset: str, arms: Sequence[str]) -> Table | None:
         return None
     caption = (
         f"What calibrators and their comparators add to the bare classifier on {dataset}, over all severities: "
-        "difference in percentage points ± half of its 95 % interval, the wider of those over seeds and over images, "
+        "difference in percentage points ± half of its 95 % interval over seeds and images, "
         f"bold where it excludes zero; {TRAINED} the arm was trained for the shift. Seen and unseen: means over the "
         "shifts that it was trained for and over the others"
     )

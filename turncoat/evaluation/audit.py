@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from turncoat.attacks import Threat, autoattack
-from turncoat.evaluation.flags import SHARE
+from turncoat.evaluation.flags import FEWEST, SHARE
 from turncoat.evaluation.planned import Planned
 from turncoat.evaluation.results import Bools, Evaluation, Flag
 from turncoat.evaluation.runner import Runner
@@ -21,6 +21,9 @@ FULL = Planned(autoattack)
 def audit(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> list[Flag]:
     """Estimate the overstatement and enter it into `result`; the flag that it raises, if any.
 
+    Above a point, as with other attacks that find what the suite does not, it is flagged; it blocks once the whole
+    interval lies above a point, so that chance in the draw of the sample blocks nothing.
+
     Nothing is done where AutoAttack has met every image anyway, and on random networks, which it is not made for: a
     ladder of doublings says there what more would take.
     """
@@ -30,7 +33,7 @@ def audit(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> l
     fell = drawn & ~runner.attack("audit", FULL, threat, drawn, "AutoAttack on a sample")[0].right
     found = estimate(int(fell.sum()), int(drawn.sum()), int(result.worst.sum()), len(result.label))
     result.overstatement = found
-    if found["points"] <= SHARE:
+    if found["points"] <= SHARE or found["fallen"] < FEWEST:
         return []
     detail = (
         f"AutoAttack turns {found['fallen']} of {found['n']} standing images: the worst case is about "

@@ -38,7 +38,7 @@ class Planned:
         threat: of an unseen attack, which stays out of the worst case; None: the threat the network is judged by.
         eot: passes through a random network over which is averaged; average: what is, see `eot`. fixed: its draws are
             held while it is attacked. An attack with eot or fixed meets random networks only.
-        doublings: how often at most steps and draws are doubled, until that takes next to nothing: see ladder.py.
+        doublings: how often at most steps or draws, in turn, are doubled, until that takes next to nothing: see ladder.py.
         among: "standing" meets only what the attacks before left standing; it counts what stands after all of them.
         bpda: the purifier in front of a network is passed by in the backward pass. alone: the classifier behind the
             purifier is attacked as if there were none, and the whole is scored. Either meets networks with one only.
@@ -80,12 +80,12 @@ class Planned:
         return self.eot or (EOT_DRAWS if rand else 0)
 
     def rung(self, doublings: int) -> "Planned":
-        """The same with so many times twice the steps and draws, and steps of half the size where they have one."""
-        factor, settings = 2**doublings, dict(self.settings)
-        settings["steps"] *= factor
+        """The same after so many doublings: of the steps, of the draws, in turn; steps of a set size get smaller."""
+        longer, draws, settings = 2 ** ((doublings + 1) // 2), 2 ** (doublings // 2), dict(self.settings)
+        settings["steps"] *= longer
         if "step" in settings:
-            settings["step"] /= factor
-        return replace(self, settings=settings, eot=self.eot * factor, doublings=0)
+            settings["step"] /= longer
+        return replace(self, settings=settings, eot=self.eot * draws, doublings=0)
 
     def meets(self, model: nn.Module, random: bool) -> bool:
         """Whether this attack is meant for such a network."""

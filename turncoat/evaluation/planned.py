@@ -38,7 +38,7 @@ class Planned:
         threat: of an unseen attack, which stays out of the worst case; None: the threat the network is judged by.
         eot: passes through a random network over which is averaged; average: what is, see `eot`. fixed: its draws are
             held while it is attacked. An attack with eot or fixed meets random networks only.
-        doublings: how often at most steps or draws, in turn, are doubled, until that takes next to nothing: see ladder.py.
+        doublings: how often at most steps or draws, in turn, are doubled, until that takes little: see ladder.py.
         among: "standing" meets only what the attacks before left standing; it counts what stands after all of them.
         bpda: the purifier in front of a network is passed by in the backward pass. alone: the classifier behind the
             purifier is attacked as if there were none, and the whole is scored. Either meets networks with one only.

@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test bench test-faults test-slow check mlflow clean
+.PHONY: help setup repro test bench official test-faults test-slow check mlflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-slow: setup ## the slow tests, and all 31 faults with their table: half an 
 
 bench: setup .venv/peers/installed ## attacks, training steps and start-ups beside the peers' (after `make repro`)
 	python -m benchmarks --peers .venv/peers/bin/python
+
+official: setup .venv/peers/installed ## the authors' own AutoAttack on the study's cells, or on CELLS="--arm mart --seed 0"
+	.venv/peers/bin/python -m benchmarks.official $(CELLS)
 
 # An environment of its own: the peers' pins clash with ours, whose packages it sees through a .pth file.
 .venv/peers/installed: benchmarks/peers.txt

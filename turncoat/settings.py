@@ -156,6 +156,7 @@ class SuiteSettings(Strict):
     corruptions: list[str] = Field([], description="names of common corruptions")
     severities: list[Annotated[int, Field(ge=1, le=5)]] = Field([1, 2, 3, 4, 5], min_length=1)
     universal: dict[str, Any] = Field({}, description="form: deepfool or sgd, and its settings; {}: none are made")
+    audit: int = Field(100, ge=0, description="standing images that meet AutoAttack in full, where the suite lacks it")
 
     @model_validator(mode="after")
     def _universal_has_a_form(self) -> Self:

@@ -22,7 +22,13 @@ from .nets import busy, linear, pictures, predicted, seeded
 
 LINF = Threat("linf", 0.1)
 NEEDED = {"pgd": {"steps": 3}, "apgd": {"steps": 5}, "apgd-t": {"steps": 5}, "autoattack": {"steps": 3, "queries": 5}}
-NEEDED |= {"fab": {"steps": 3}, "fab-t": {"steps": 3}, "square": {"queries": 5}, "stadv": {"steps": 2}}
+NEEDED |= {
+    "momentum": {"steps": 3},
+    "fab": {"steps": 3},
+    "fab-t": {"steps": 3},
+    "square": {"queries": 5},
+    "stadv": {"steps": 2},
+}
 
 
 class Watched(nn.Module):

@@ -13,6 +13,7 @@ from .fab import fab, fab_t
 from .fgsm import fgsm
 from .folded import folded
 from .losses import kl
+from .momentum import momentum
 from .pgd import pgd
 from .shifts import SHIFTS
 from .spatial import rotate_translate, stadv
@@ -25,6 +26,7 @@ from .wrappers import bpda, eot, fixed
 ATTACKS = {
     "fgsm": fgsm,
     "pgd": pgd,
+    "momentum": momentum,
     "apgd": apgd,
     "apgd-t": apgd_t,
     "fab": fab,
@@ -59,6 +61,7 @@ __all__ = [
     "folded",
     "input_gradient",
     "kl",
+    "momentum",
     "perturb",
     "pgd",
     "rotate_translate",

@@ -4,6 +4,7 @@ Each wraps a network into a network, so that any attack takes it: `apgd(eot(mode
 EOT: Athalye et al. 2018a (arXiv 1707.07397); BPDA: Athalye et al. 2018b (arXiv 1802.00420).
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .engine import reseeded
 
+AVERAGES = ("loss", "logits", "probabilities")
+
 
 class eot(nn.Module):
     """A random network averaged over `draws` passes.
@@ -20,8 +23,9 @@ class eot(nn.Module):
     With `average="loss"` a gradient attack ascends the mean of the loss over the draws, as Athalye et al. and
     AutoAttack's version for random networks do (`input_gradient` sees to that); whatever else looks at the logits, a
     score-based attack say, meets their mean. With "logits" everything goes by the mean logits: the loss of a mean, not
-    the mean of the loss. Neither attack is always the stronger one (docs/evaluation.md). With one draw both are the
-    plain attack.
+    the mean of the loss. With "probabilities" everything goes by the logarithm of the mean probabilities, so that the
+    cross-entropy drives down the mean probability of the true class: draws that are lost already weigh little. No
+    average is always the strongest (docs/evaluation.md). With one draw all three are the plain attack.
 
     `each` keeps the logits of the single draws of the last pass, (draws, n, k): an attack lets an image go when it has
     fallen in every one of them, for in a single one it may have been luck.
@@ -33,7 +37,7 @@ class eot(nn.Module):
         draws: int = 20,
         *,
         at_once: bool = True,
-        average: Literal["loss", "logits"] = "loss",
+        average: Literal["loss", "logits", "probabilities"] = "loss",
     ) -> None:
         """With `at_once` all draws of a batch are one forward pass. Else they come one after the other and are drawn
         again, alike, in the backward pass: the memory of one draw, for one forward pass more.
@@ -44,15 +48,18 @@ class eot(nn.Module):
         super().__init__()
         if draws < 1:
             raise ValueError(f"draws: {draws!r} is not allowed; give at least 1")
-        if average not in ("loss", "logits"):
-            raise ValueError(f"average: {average!r} is unknown; choose one of loss, logits")
+        if average not in AVERAGES:
+            raise ValueError(f"average: {average!r} is unknown; choose one of {', '.join(AVERAGES)}")
         self.model, self.draws, self.at_once, self.average = model, draws, at_once, average
         self.each: Tensor | None = None
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The mean logits: (n, c, h, w) to (n, k)."""
-        return self.drawn(images).mean(0)
+        """The mean logits, or the logarithms of the mean probabilities: (n, c, h, w) to (n, k)."""
+        drawn = self.drawn(images)
+        if self.average == "probabilities":
+            return drawn.float().log_softmax(2).logsumexp(0) - math.log(self.draws)
+        return drawn.mean(0)
 
     def drawn(self, images: Tensor) -> Tensor:
         """The logits of each draw: (n, c, h, w) to (draws, n, k)."""

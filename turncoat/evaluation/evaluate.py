@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from turncoat.attacks import Threat, pgd
 from turncoat.errors import TurncoatError
-from turncoat.evaluation import flags, probes
+from turncoat.evaluation import audit, flags, ladder, probes
 from turncoat.evaluation.journal import Journal
 from turncoat.evaluation.planned import Planned
 from turncoat.evaluation.results import Evaluation, Outcome, counted
@@ -87,11 +87,12 @@ def evaluate(
 
     met = {name: planned for name, planned in suite.attacks.items() if planned.meets(model, runner.random)}
     for number, (name, planned) in enumerate(met.items(), 1):
-        runner.apply(result, name, planned, threat, result.clean, f"{number}/{len(met)}")
+        ladder.run(runner, result, name, planned, threat, f"{number}/{len(met)}")
     _curve(runner, suite, threat, result)
     scenes(runner, suite, threat, held_out, result)
     if checks:
         _doubt(runner, suite, threat, result, different, probabilities)
+        result.flags += [*ladder.unlevelled(result), *audit.audit(runner, suite, threat, result)]
     _overhead(runner, result)
     return result
 

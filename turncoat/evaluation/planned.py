@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ class Planned:
         threat: of an unseen attack, which stays out of the worst case; None: the threat the network is judged by.
         eot: passes through a random network over which is averaged; average: what is, see `eot`. fixed: its draws are
             held while it is attacked. An attack with eot or fixed meets random networks only.
+        doublings: how often at most steps or draws, in turn, are doubled, until that takes little: see ladder.py.
+        among: "standing" meets only what the attacks before left standing; it counts what stands after all of them.
         bpda: the purifier in front of a network is passed by in the backward pass. alone: the classifier behind the
             purifier is attacked as if there were none, and the whole is scored. Either meets networks with one only.
         deterministic: meets networks without randomness only.
@@ -50,7 +52,9 @@ class Planned:
     stored: str | None = None
     threat: Threat | None = None
     eot: int = 0
-    average: Literal["loss", "logits"] = "loss"
+    average: Literal["loss", "logits", "probabilities"] = "loss"
+    doublings: int = 0
+    among: Literal["clean", "standing"] = "clean"
     fixed: bool = False
     bpda: bool = False
     alone: bool = False
@@ -74,6 +78,14 @@ class Planned:
         """Passes over which is averaged; 0: the network is attacked as it is."""
         rand = self.function is autoattack and self.settings.get("version") == "rand"
         return self.eot or (EOT_DRAWS if rand else 0)
+
+    def rung(self, doublings: int) -> "Planned":
+        """The same after so many doublings: of the steps, of the draws, in turn; steps of a set size get smaller."""
+        longer, draws, settings = 2 ** ((doublings + 1) // 2), 2 ** (doublings // 2), dict(self.settings)
+        settings["steps"] *= longer
+        if "step" in settings:
+            settings["step"] /= longer
+        return replace(self, settings=settings, eot=self.eot * draws, doublings=0)
 
     def meets(self, model: nn.Module, random: bool) -> bool:
         """Whether this attack is meant for such a network."""

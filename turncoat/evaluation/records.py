@@ -31,6 +31,7 @@ def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | N
         name: counted(right)
         | ({"met": result.met[name]} if name in result.met else {})
         | ({"threat": result.threats[name]} if name in result.threats else {})
+        | ({"rungs": result.rungs[name]} if name in result.rungs else {})
         | result.passes[name]
         for name, right in result.correct.items()
     }
@@ -52,7 +53,9 @@ def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | N
         "corruptions": result.corruptions,
         "universal": [row | {"target": classes[row["target"]]} for row in result.universal],
         "subsets": [{"subset": name} | _counts(result, members) for name, members in subsets.items()],
-    } | ({"batch_size": result.batch_size} if result.batch_size else {})
+        **({"overstatement": result.overstatement} if result.overstatement is not None else {}),
+        **({"batch_size": result.batch_size} if result.batch_size else {}),
+    }
 
 
 def flag_rows(result: Evaluation) -> list[dict[str, Any]]:

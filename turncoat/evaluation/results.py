@@ -75,6 +75,8 @@ class Evaluation:
     `harm`: of a random network, see `Outcome`.
     `threats`: attacks under a threat of their own (None: under no norm), which the worst case leaves out.
     `met`: how many images an attack met, where it did not meet all that are classified rightly.
+    `rungs`: of an attack that doubled its steps and draws, what each rung came to (ladder.py).
+    `overstatement`: by how much the worst case may overstate, where AutoAttack looked at a sample of it (audit.py).
     `parts`: of an ensemble, who fell to which of its attacks. `kinds`: per attack, one of the three above.
     `scenes`: who is right under "shift <name> <severity>" and "corruption <name> <severity>"; who was not sent to the
     class by "universal <class>" (images of that class never are).
@@ -91,6 +93,8 @@ class Evaluation:
     parts: dict[str, dict[str, Bools]] = field(default_factory=dict)
     threats: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     met: dict[str, int] = field(default_factory=dict)
+    rungs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    overstatement: dict[str, float] | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     shifts: list[dict[str, Any]] = field(default_factory=list)
     corruptions: list[dict[str, Any]] = field(default_factory=list)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from turncoat.attacks import ATTACKS, CORRUPTIONS, SHIFTS, Threat, pgd, universal_deepfool, universal_sgd
 from turncoat.attacks.shifts import SEVERITIES
+from turncoat.attacks.wrappers import AVERAGES
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.planned import PRECISIONS, Attack, Planned
 from turncoat.evaluation.results import SECOND_LOOK, TAKEN, WORST_UNDER
@@ -19,8 +20,11 @@ from turncoat.settings import Auto, SuiteSettings, ThreatSettings, validate
 # What the evaluation itself passes to an attack.
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
 # What an entry may say beside the settings of its attack.
-OF_THE_ENTRY = ("threat", "eot", "average", "fixed", "bpda", "alone", "deterministic", "precision")
-AVERAGES = ("loss", "logits")
+OF_THE_ENTRY = (
+    "threat", "eot", "average", "doublings", "among", "fixed", "bpda", "alone", "deterministic", "precision",
+)  # fmt: skip
+AMONG = ("clean", "standing")
+MOST = 12  # doublings: 4,096 times the passes
 UNIVERSAL: dict[str, Attack] = {"deepfool": universal_deepfool, "sgd": universal_sgd}
 
 
@@ -34,6 +38,7 @@ class Suite:
         batch_size: images that an attack works on at a time; "auto": what `turncoat.attacks.capacity` finds.
         shifts, corruptions, severities: names in `turncoat.attacks.SHIFTS` and `CORRUPTIONS`, each in 1 to 5.
         universal: `form` (deepfool or sgd) and settings of the perturbations made for each class; empty: none.
+        audit: standing images on which AutoAttack is run in full where the suite lacks it, see audit.py; 0: none.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Suite:
     corruptions: tuple[str, ...] = ()
     severities: tuple[int, ...] = SEVERITIES
     universal: Mapping[str, Any] = field(default_factory=dict)
+    audit: int = 0
 
     def short(self) -> "Suite":
         """The attack by which the last weights are compared with the best: `pgd-20`, or else the first PGD."""
@@ -77,6 +83,12 @@ def plan_attack(raw: Mapping[str, Any], where: str) -> Planned:
         raise TurncoatError(f"params.yaml: {where}.compile: not with eot or fixed, whose passes differ; leave one out")
     if "average" in entry and not planned.draws:
         raise TurncoatError(f"params.yaml: {where}.average: of what? It goes with eot only; leave it out")
+    if planned.doublings and not (planned.eot and type(planned.settings.get("steps")) is int):
+        raise TurncoatError(
+            f"params.yaml: {where}.doublings: of steps and draws: it goes with steps and eot; leave it out"
+        )
+    if "among" in entry and (planned.threat or planned.spatial):
+        raise TurncoatError(f"params.yaml: {where}.among: standing under another threat than this one; leave it out")
     if planned.alone and (planned.draws or planned.fixed or planned.bpda):
         raise TurncoatError(f"params.yaml: {where}.alone: not with eot, fixed or bpda: the purifier is not seen at all")
     try:
@@ -119,12 +131,14 @@ def build_suite(name: str, settings: SuiteSettings) -> Suite:
         tuple(settings.corruptions),
         tuple(settings.severities),
         settings.universal,
+        settings.audit,
     )
 
 
 def plan_suite(name: str, attacks: Mapping[str, Mapping[str, Any]], **more: Any) -> Suite:
-    """A suite out of attacks alone, as params.yaml writes them; `more` as for `SuiteSettings`."""
-    return build_suite(name, validate(SuiteSettings, {"attacks": dict(attacks), **more}, f"suites.{name}", "suite"))
+    """A suite out of attacks alone, as params.yaml writes them; `more` as for `SuiteSettings`, but without an audit."""
+    given = {"attacks": dict(attacks), "audit": 0, **more}
+    return build_suite(name, validate(SuiteSettings, given, f"suites.{name}", "suite"))
 
 
 def check_name(name: str, names: Iterable[str], where: str) -> None:
@@ -156,11 +170,16 @@ def _checked(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         checked["threat"] = Threat(given.norm, given.epsilon)
     if "eot" in entry and (type(entry["eot"]) is not int or entry["eot"] < 1):
         raise TurncoatError(f"params.yaml: {where}.eot: a number of passes, at least 1, wanted (got {entry['eot']!r})")
+    doublings = entry.get("doublings", 0)
+    if type(doublings) is not int or not 0 <= doublings <= MOST:
+        raise TurncoatError(f"params.yaml: {where}.doublings: a number from 0 to {MOST} wanted (got {doublings!r})")
     for key in ("fixed", "bpda", "alone", "deterministic"):
         if key in entry and entry[key] is not True:
             raise TurncoatError(f"params.yaml: {where}.{key}: true, or leave it out (got {entry[key]!r})")
     if "average" in entry:
         check_name(str(entry["average"]), AVERAGES, f"params.yaml: {where}.average")
+    if "among" in entry:
+        check_name(str(entry["among"]), AMONG, f"params.yaml: {where}.among")
     if "precision" in entry:
         check_name(str(entry["precision"]), PRECISIONS, f"params.yaml: {where}.precision")
     return checked

@@ -65,6 +65,36 @@ class Count(_Read):
         return round(self.accuracy * n), n
 
 
+class Rung(_Read):
+    """One rung of a ladder: `probability` of being right, a mean over all images; `took`: points that it took."""
+
+    steps: PositiveInt
+    draws: PositiveInt
+    met: NonNegativeInt
+    correct: NonNegativeInt
+    probability: float
+    forward: float
+    backward: float
+    took: float | None = None
+
+
+class Attacked(Count):
+    """Accuracy under one attack. `met`: images it met, where these were only such as stood; `rungs`: of a ladder."""
+
+    met: NonNegativeInt | None = None
+    rungs: list[Rung] = []
+
+
+class Overstatement(_Read):
+    """AutoAttack on `n` standing images, of which `fallen` fell: the worst case is so many points too high (95 %)."""
+
+    n: NonNegativeInt
+    fallen: NonNegativeInt
+    points: float
+    low: float
+    high: float
+
+
 class Worst(Count):
     """Accuracy under the worst case over `attacks`, image by image."""
 
@@ -121,8 +151,9 @@ class Checkpoint(_Read):
     """What was measured on one of the two checkpoints; `measures` holds a paper's own accuracies by name."""
 
     clean: Count
-    attacks: dict[str, Count]
+    attacks: dict[str, Attacked]
     worst: Worst | None = None
+    overstatement: Overstatement | None = None
     unseen: dict[str, Worst] = {}
     curve: list[CurvePoint] = []
     calibration: Calibration | None = None

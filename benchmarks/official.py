@@ -1,0 +1,162 @@
+"""The authors' own AutoAttack on cells of the study: how far does it lower what their records say? `make official`.
+
+    .venv/peers/bin/python -m benchmarks.official [--dataset digits] [--arm mart] [--seed 0] [--images 200] [--out STEM]
+
+Runs in the peers' environment (`make .venv/peers/installed`), in a folder with a finished study. Without --arm and
+--seed every cell of the study is attacked. A cell is its record's best weights; a verdict is a fresh float32 pass of
+the network over what the attack returned, brought back into the threat. With --out the table is kept, as STEM.json
+and STEM.md. A random network meets the version for random networks, and is scored in the draw that its record counts.
+"""
+
+import argparse
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from turncoat import data, models
+from turncoat.attacks import Threat
+from turncoat.data.batches import resident
+from turncoat.errors import TurncoatError
+from turncoat.evaluation.journal import Journal
+from turncoat.evaluation.runner import Runner
+from turncoat.files import read_json, write_atomic, write_json
+from turncoat.settings import load
+
+PACKAGE = "pyautoattack"  # Croce and Hein's code as a package
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell: images that stand, of `n`.
+
+    `worst`: in the record's worst case; `official`: under the official AutoAttack; `both`: under both, image by image
+    (of a random network the smaller of the two: an image has no verdict there but by a draw).
+    """
+
+    dataset: str
+    arm: str
+    seed: int
+    version: str
+    n: int
+    worst: int
+    official: int
+    both: int
+
+    @property
+    def above(self) -> float:
+        """Points by which the record's worst case lies above the official AutoAttack."""
+        return 100 * (self.worst - self.official) / self.n
+
+    @property
+    def lowered(self) -> float:
+        """Points that the official AutoAttack takes off the record's worst case."""
+        return 100 * (self.worst - self.both) / self.n
+
+    @property
+    def line(self) -> str:
+        """The row in Markdown."""
+        shares = " | ".join(f"{100 * count / self.n:.1f}" for count in (self.worst, self.official))
+        name = f"{self.dataset}/{self.arm}/{self.seed}"
+        return f"| {name} | {self.version} | {self.n} | {shares} | {self.above:+.1f} | {self.lowered:.1f} |"
+
+
+HEAD = (
+    "| cell | version | images | record's worst case, % | official AutoAttack, % | record above it | lowered by it |"
+    "\n|---|---|--:|--:|--:|--:|--:|"
+)
+
+
+def official(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, seed: int, kind: str) -> Tensor:
+    """What the official AutoAttack makes of images (n, c, h, w), inside the threat."""
+    from pyautoattack import AutoAttack
+
+    model = model.eval().requires_grad_(False)
+    attack = AutoAttack(
+        model, norm=NORMS[threat.norm], eps=threat.epsilon, version=kind, seed=seed, device=images.device
+    )
+    with redirect_stdout(sys.stderr):
+        made, _ = attack.run_standard_evaluation(images, labels, batch_size=BATCH)
+    return threat.project(made.detach(), images)
+
+
+def attacked(dataset: str, arm: str, seed: int, folders: argparse.Namespace) -> Row:
+    """The row of one cell.
+
+    Raises:
+        FileNotFoundError, TurncoatError: the cell has no record, or no weights, here.
+    """
+    folder = folders.records / dataset / arm / str(seed)
+    record = read_json(folder / "record.json")
+    with np.load(folder / record["examples"]["file"]) as examples:
+        worst = examples["worst"][: folders.images]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = models.load(folders.models / dataset / arm / str(seed) / "best.safetensors", device)
+    test = data.load(folders.data / dataset).test
+    split = resident(test.images[: len(worst)], test.labels[: len(worst)], device)
+    images, labels, threat = split.floats(), split.labels, Threat(**record["threat"])
+    random = any(flag["name"] == "random-forward" for flag in record["flags"])
+    kind = "rand" if random else "standard"
+    made = official(model, images, labels, threat, seed, kind)
+    judge = Runner(model, images, labels, seed=seed, batch_size=BATCH, journal=Journal())
+    right = (judge.logits(made, np.arange(len(worst))).argmax(1) == labels).cpu().numpy()
+    both = min(worst.sum(), right.sum()) if random else (worst & right).sum()
+    return Row(dataset, arm, seed, kind, len(worst), int(worst.sum()), int(right.sum()), int(both))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", action="append", help="of the study (default: all; may be repeated, as the next)")
+    parser.add_argument("--arm", action="append", help="of the study (default: all)")
+    parser.add_argument("--seed", action="append", type=int, help="of the study (default: all)")
+    parser.add_argument("--images", type=int, help="the first so many of the record's images (default: all)")
+    parser.add_argument("--out", type=Path, help="keep the table as this path with .json and .md")
+    for name, place in (("data", "data"), ("models", "models"), ("records", "reports/records")):
+        parser.add_argument(f"--{name}", type=Path, default=Path(place), help="a folder (default: %(default)s)")
+    given = parser.parse_args()
+    study = load().study
+    cells = [
+        (dataset, arm, seed)
+        for dataset in given.dataset or study.datasets
+        for arm in given.arm or study.arms
+        for seed in given.seed or study.seeds
+    ]
+    print(HEAD, flush=True)
+    rows: list[Row] = []
+    missing: list[str] = []
+    for cell in cells:
+        try:
+            rows.append(attacked(*cell, given))
+            print(rows[-1].line, flush=True)
+        except (FileNotFoundError, TurncoatError) as error:
+            missing.append("/".join(map(str, cell)))
+            print(f"| {missing[-1]} | not run: {error} |", flush=True)
+    if given.out and rows:
+        keep(given.out, rows, missing)
+    sys.exit(f"not run: {', '.join(missing)}" if missing else 0)
+
+
+def keep(stem: Path, rows: list[Row], missing: list[str]) -> None:
+    """Write the rows as stem.json and stem.md."""
+    about = {"package": f"{PACKAGE} {version(PACKAGE)}", "torch": torch.__version__, "not_run": missing}
+    write_json(stem.with_suffix(".json"), about | {"rows": [asdict(row) for row in rows]})
+    most, mean = max(row.lowered for row in rows), sum(row.above for row in rows) / len(rows)
+    text = [
+        "# The official AutoAttack on the study's cells",
+        f"Made by `python -m benchmarks.official`, with {about['package']}. It lowers a record by {most:.1f} points at "
+        f"most; the records lie {mean:+.1f} points above it on average."
+        + (f" Not run: {', '.join(missing)}." if missing else ""),
+        "\n".join([HEAD, *(row.line for row in rows)]),
+    ]
+    write_atomic(stem.with_suffix(".md"), ("\n\n".join(text) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,12 @@ def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
-    for key_node, _ in node.value:
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            said = "a key must be one word, not a mapping or a list"
+            if isinstance(key_node, yaml.MappingNode) and isinstance(value_node, yaml.ScalarNode):
+                said += "; is `{{...}}` a template that was not filled in?"
+            raise yaml.constructor.ConstructorError(None, None, said, key_node.start_mark)
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
@@ -73,13 +78,26 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def read_yaml(path: Path | str) -> Any:
     """Read a YAML file as DVC does; `8/255` is a number. Any fault is a `TurncoatError` with file and line."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return yaml.load(file, _Loader)
+        raw = Path(path).read_bytes()
     except OSError as error:
         raise TurncoatError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise TurncoatError(
+            f"{path} line {line}: byte {raw[error.start]:#04x} is not UTF-8; save it as UTF-8"
+        ) from error
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise TurncoatError(f"{path} line {line}: the control character {error.character!r} is not allowed") from error
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise TurncoatError(f"{path}{line}: {error.problem}") from error
+    except (RecursionError, ValueError) as error:  # nested without end; a number or a date that is none
+        raise TurncoatError(f"{path}: cannot be read as YAML ({error})") from error
 
 
 # --------------------------------------------------------------------------------------------------------- the models
@@ -283,6 +301,18 @@ class Settings(Strict):
                     raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
         if taken := {"perturbed", "code", "settings"} & set(self.datasets):
             raise ValueError(f"datasets.{min(taken)}: this name is taken by a folder that the stages make")
+        cells: dict[str, tuple[str, str]] = {}
+        for cell in ((dataset, arm) for dataset in self.study.datasets for arm in self.study.arms):
+            if (other := cells.setdefault("-".join(cell), cell)) != cell:
+                both = " and of ".join(f"datasets.{dataset} with arms.{arm}" for dataset, arm in (other, cell))
+                raise ValueError(f"the cells of {both} would both be called {'-'.join(cell)}; rename one")
+        for suite, plan in self.suites.items():
+            for name, attack in plan.attacks.items():
+                stored = attack.get("stored")
+                if attack.get("attack") == "transfer" and isinstance(stored, str) and stored not in self.perturbations:
+                    where = f"suites.{suite}.attacks.{name}.stored"
+                    there = ", ".join(self.perturbations) or "none"
+                    raise ValueError(f"{where}: {stored} is not made; under perturbations there are {there}")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")
         if "pretrained" in self.arms:

@@ -214,4 +214,3 @@ def spoilt(pristine: Pristine) -> list[Flag]:
         said = "the network cannot be copied: verdicts are its own, with its weights and buffers put back before each"
         flags.append(Flag("not-copied", said, blocks=False))
     return flags
-

@@ -129,7 +129,11 @@ def _evaluate(
         if measured is not None:
             result.flags = [*unsteady, Flag("unchecked", "the checks of the result have not been done", blocks=True)]
             measured(result)
-        _doubt(runner, suite, threat, result, different, probabilities)
+        try:
+            _doubt(runner, suite, threat, result, different, probabilities)
+        except (MemoryError, RuntimeError) as error:  # what was measured stays; nothing may be concluded from it
+            said = next(iter(str(error).splitlines()), "out of memory")
+            result.flags = [Flag("unchecked", f"the checks of the result could not be done: {said}", blocks=True)]
     result.flags = [*unsteady, *result.flags, *steadiness.last()]
     _overhead(runner, result)
     return result
@@ -158,7 +162,7 @@ def _doubt(
     def averaged() -> bool:
         return any(name in result.correct and plan.draws > 0 for name, plan in planned.items())
 
-    planned = dict(suite.attacks)
+    planned, failed = dict(suite.attacks), list[Flag]()
     evidence = flags.Evidence(
         result=result,
         planned=planned,
@@ -167,7 +171,7 @@ def _doubt(
         averaged=averaged(),
         probabilities=probabilities,
         undone=False,
-        linear=probes.on_a_linear_classifier(runner, planned, threat),
+        linear=_linear(runner, planned, threat, failed),
         **_probed(runner, threat, result, second=False),
     )
     raised = flags.check(evidence)
@@ -182,12 +186,24 @@ def _doubt(
             evidence,
             averaged=averaged(),
             undone=probabilities,
-            linear=probes.on_a_linear_classifier(runner, planned, threat),
+            linear=_linear(runner, planned, threat, failed),
             moved=moved,
             **_probed(runner, threat, result, second=True),
         )
         raised = flags.settled(raised, flags.check(again))
-    result.flags = [*raised, *flags.overstated(result, suite.attacks, doubt)]
+    result.flags = [*raised, *flags.overstated(result, suite.attacks, doubt), *failed[:1]]
+
+
+def _linear(
+    runner: Runner, planned: Mapping[str, Planned], threat: Threat, failed: list[Flag]
+) -> tuple[int, int] | None:
+    """What the attacks find on a linear classifier: a check of the suite, which costs only itself should it fail."""
+    try:
+        return probes.on_a_linear_classifier(runner, planned, threat)
+    except (MemoryError, RuntimeError) as error:  # torch tells a lack of memory by the latter
+        said = next(iter(str(error).splitlines()), "out of memory")
+        failed.append(Flag("closed-form", f"the check on a linear classifier could not be done: {said}", blocks=False))
+        return None
 
 
 def _probed(runner: Runner, threat: Threat, result: Evaluation, second: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from turncoat.settings import Auto
 Places = NDArray[np.int64]
 SPOT = 16  # images of each batch for which the attacked network is asked once more
 
+
 class Runner:
     """One network, one set of images, one seed.
 

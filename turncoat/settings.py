@@ -84,15 +84,13 @@ def read_yaml(path: Path | str) -> Any:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise TurncoatError(
-            f"{path} line {line}: byte {raw[error.start]:#04x} is not UTF-8; save it as UTF-8"
-        ) from error
+        at = raw[: error.start].count(b"\n") + 1
+        raise TurncoatError(f"{path} line {at}: byte {raw[error.start]:#04x} is not UTF-8; save it as UTF-8") from error
     try:
         return yaml.load(text, _Loader)
     except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise TurncoatError(f"{path} line {line}: the control character {error.character!r} is not allowed") from error
+        at = text[: error.position].count("\n") + 1
+        raise TurncoatError(f"{path} line {at}: the control character {error.character!r} is not allowed") from error
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise TurncoatError(f"{path}{line}: {error.problem}") from error

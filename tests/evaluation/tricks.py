@@ -1,4 +1,4 @@
-"""Networks that answer attacks and verdicts unlike: a memory, counters, caches, clocks, branches; around one without."""
+"""Networks that answer attacks and verdicts unlike, by memory, counters, caches, clocks or branches."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The 31 faults this study survives, and the table of what the tests did about each.
+"""The 33 faults this study survives, and the table of what the tests did about each.
 
 A test, in whichever room, says which fault it brings about: `@pytest.mark.fault(7, "what is done", "what happens")`.
 `python -m pytest -m "slow or fault"` prints the table; what a passed test says happens has happened.
@@ -39,6 +39,8 @@ FAULTS = {
     29: "`dvc exp run --temp` and `--queue`",
     30: "a checkout that is no git repository",
     31: "other thread or worker counts",
+    32: "a network with a past: memory, caches, counters, the other images of the batch",
+    33: "a network of one's own: odd outputs, precisions, channels, no copy to be had",
 }
 
 

@@ -72,7 +72,8 @@ def input_gradient(
 
     Returns: gradient (n, ...) float32; losses (n,); logits (n, k), the last two detached.
 
-    Works under the caller's autocast and inference mode. A network that cuts the gradient off gives zeros, for the evaluation to flag.
+    Works under the caller's autocast and inference mode. A network that cuts the gradient off gives zeros, for the
+    evaluation to flag.
     Through `eot(..., average="loss")` loss and gradient are the means over the draws, and so are the logits.
     """
     with torch.inference_mode(False), torch.enable_grad():

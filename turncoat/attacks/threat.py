@@ -58,7 +58,8 @@ class Threat:
         if self.norm not in NORMS:
             raise ValueError(f"threat.norm: {self.norm!r} is unknown; choose one of {', '.join(NORMS)}")
         highest = 1.0 if self.norm == "linf" else math.inf
-        number = isinstance(self.epsilon, Real) and not isinstance(self.epsilon, bool)
+        given: object = self.epsilon
+        number = isinstance(given, Real) and not isinstance(given, bool)
         if not (number and math.isfinite(self.epsilon) and 0 < self.epsilon <= highest):
             allowed = "0 < epsilon <= 1" if self.norm == "linf" else "0 < epsilon, finite"
             raise ValueError(f"threat.epsilon: {self.epsilon!r} is not allowed for {self.norm}; give {allowed}")

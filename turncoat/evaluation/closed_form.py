@@ -64,7 +64,7 @@ def can_fall(model: NearestMean, images: Tensor, labels: Tensor, threat: Threat)
 
 
 def _largest_gain(slopes: Tensor, room: Tensor, threat: Threat) -> Tensor:
-    """Maximum of `slopes` * move over moves of at most `room` each and at most epsilon in the norm, both (classes, pixels)."""
+    """Maximum over (classes, pixels) of `slopes` * move; moves of at most `room` each, at most epsilon in the norm."""
     epsilon = threat.epsilon
     if threat.norm == "linf":
         return (slopes * room.clamp_max(epsilon)).sum(1)

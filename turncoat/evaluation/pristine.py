@@ -19,11 +19,12 @@ FEW = 0.02  # share of the images that may answer otherwise: by rounding, at a s
 class Pristine:
     """A network as it was handed in, in eval mode: kept unrun, and copied for each use.
 
-    So neither memory, counters, caches nor changed weights reach a verdict, and nothing reaches the caller's module. One
-    that cannot be copied is run itself, with its tensors put back before each use; `close` puts back all of it.
+    So neither memory, counters, caches nor changed weights reach a verdict, and nothing reaches the caller's module.
+    One that cannot be copied is run itself, with its tensors put back before each use; `close` puts back all of it.
 
     Attributes:
-        kept: the network that is copied. copies: whether it can be copied. seeded: whether `forward` takes `seeds`, one an image.
+        kept: the network that is copied. copies: whether it can be copied.
+        seeded: whether `forward` takes `seeds`, one an image.
         spoils: whether it changes the images it is given in place; each pass then gets images of its own.
     """
 

@@ -13,7 +13,6 @@ from tqdm import tqdm
 from turncoat.attacks import Threat, attacked, capacity
 from turncoat.attacks.folded import folded
 from turncoat.attacks.threat import check_inside
-from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal, packed, unpacked
 from turncoat.evaluation.planned import Attack, Planned, call
 from turncoat.evaluation.pristine import Forgetful, Pristine, apart, drawing
@@ -247,7 +246,7 @@ class Runner:
             check_inside(adversarial, images, None if planned.spatial else threat, name)
             verdict = self.logits(adversarial, place)
             right = verdict.argmax(1) == labels
-            more = {"harm": self._harm(adversarial, labels, place)} if self.random else {}
+            more: dict[str, Any] = {"harm": self._harm(adversarial, labels, place)} if self.random else {}
             if self.comparable and not self.random and not planned.alone and attack is not None:
                 more["apart"] = self._spot(adversarial[:SPOT], verdict[:SPOT])
             return {"right": packed(right.cpu().numpy()), **more, **self.passes}

@@ -1,4 +1,4 @@
-"""Whether a network answers alike whoever asks, in which company, and whatever was asked before: probes that always run.
+"""Whether a network answers alike whoever asks, in which company, after what questions: probes that always run.
 
 Attacks look for images in thousands of questions; a verdict is one question to a network that has seen nothing. Both
 must meet the same function of one image. The probes compare answers to the same images by fresh copies (pristine.py),
@@ -117,7 +117,7 @@ class Steadiness:
 
 
 def unlike(first: Tensor, second: Tensor) -> bool:
-    """Whether two sets of draws, (draws, n, classes) logits each, come of two distributions (by the energy distance)."""
+    """Whether two sets of draws, (draws, n, classes) logits each, are of two distributions (by the energy distance)."""
     one, other = (logits.softmax(2).transpose(0, 1) for logits in (first, second))
     pairs = one.shape[1] * (one.shape[1] - 1)
     within = (torch.cdist(one, one).sum((1, 2)) + torch.cdist(other, other).sum((1, 2))) / (2 * pairs)

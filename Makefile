@@ -32,10 +32,10 @@ test: setup ## ruff, mypy, import-linter, and the fast tests
 	lint-imports
 	python -m pytest -n 2 --dist loadfile
 
-test-faults: setup ## all 31 faults of docs/robustness.md, with a table of what was done and what happened
+test-faults: setup ## all 33 faults of docs/robustness.md, with a table of what was done and what happened
 	python -m pytest -n 2 --dist loadfile -m fault
 
-test-slow: setup ## the slow tests, and all 31 faults with their table: half an hour, hours with TURNCOAT_MIRROR
+test-slow: setup ## the slow tests, and all 33 faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"
 
 bench: setup .venv/peers/installed ## attacks, training steps and start-ups beside the peers' (after `make repro`)

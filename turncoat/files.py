@@ -1,9 +1,11 @@
 """Files that are either whole or absent: atomic writes, checksums, strict JSON."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -37,37 +39,67 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
     """Write `content` so that after a crash `path` holds the old content or the new, never a part.
 
     The temporary file lies beside `path` (rename is atomic within one file system only); file and directory are
-    synced, because a rename may otherwise reach the disk before the bytes do.
+    synced, because a rename may otherwise reach the disk before the bytes do. A symbolic link stays one: its target is
+    written. What is no regular file (a FIFO, a device) is written to plainly. A new file's permissions are the umask's,
+    an old one keeps its own.
 
     Raises:
-        TurncoatError: the disk is full; the old file is untouched, and needed and free bytes are named.
+        TurncoatError: the disk is full or the folder read-only; the old file is untouched.
     """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    path, data = Path(path), content.encode() if isinstance(content, str) else content
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not target.is_file():
+        _write_plainly(path, target, data)
+        return
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
     except OSError as error:
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        free = shutil.disk_usage(there).free
-        raise TurncoatError(
-            f"{path}: could not be written ({error.strerror}): {len(data)} bytes needed, {free} free"
-        ) from error
+        raise _refused(path, target, data, error) from error
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)  # gone already where all went well
-    directory = os.open(path.parent, os.O_RDONLY)
+    directory = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _write_plainly(path: Path, target: Path, data: bytes) -> None:
+    try:
+        with open(target, "wb", buffering=0) as file:
+            while data:
+                data = data[file.write(data) or 0 :]
+    except OSError as error:
+        raise TurncoatError(f"{path}: could not be written ({error.strerror})") from error
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it; Linux tells it without."""
+    try:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask"))
+        return int(line.split()[1], 8)
+    except (OSError, StopIteration, ValueError):
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
+def _refused(path: Path, target: Path, data: bytes, error: OSError) -> TurncoatError:
+    there = next(folder for folder in target.absolute().parents if folder.exists())
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return TurncoatError(f"{path}: could not be written ({error.strerror}): {there} is read-only for this user")
+    free = shutil.disk_usage(there).free
+    return TurncoatError(f"{path}: could not be written ({error.strerror}): {len(data)} bytes needed, {free} free")
 
 
 def write_json(path: Path | str, value: Any) -> None:

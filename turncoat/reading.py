@@ -49,7 +49,12 @@ def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
-    for key_node, _ in node.value:
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            said = "a key must be one word, not a mapping or a list"
+            if isinstance(key_node, yaml.MappingNode) and isinstance(value_node, yaml.ScalarNode):
+                said += "; is `{{...}}` a template that was not filled in?"
+            raise yaml.constructor.ConstructorError(None, None, said, key_node.start_mark)
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
@@ -65,10 +70,21 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def read_yaml(path: Path | str) -> Any:
     """Read a YAML file as DVC does; `8/255` is a number. Any fault is a `TurncoatError` with file and line."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return yaml.load(file, _Loader)
+        raw = Path(path).read_bytes()
     except OSError as error:
         raise TurncoatError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        at = raw[: error.start].count(b"\n") + 1
+        raise TurncoatError(f"{path} line {at}: byte {raw[error.start]:#04x} is not UTF-8; save it as UTF-8") from error
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.reader.ReaderError as error:
+        at = text[: error.position].count("\n") + 1
+        raise TurncoatError(f"{path} line {at}: the control character {error.character!r} is not allowed") from error
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise TurncoatError(f"{path}{line}: {error.problem}") from error
+    except (RecursionError, ValueError) as error:  # nested without end; a number or a date that is none
+        raise TurncoatError(f"{path}: cannot be read as YAML ({error})") from error

@@ -230,6 +230,18 @@ class Settings(Strict):
                     raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
         if taken := {"perturbed", "code", "settings"} & set(self.datasets):
             raise ValueError(f"datasets.{min(taken)}: this name is taken by a folder that the stages make")
+        cells: dict[str, tuple[str, str]] = {}
+        for cell in ((dataset, arm) for dataset in self.study.datasets for arm in self.study.arms):
+            if (other := cells.setdefault("-".join(cell), cell)) != cell:
+                both = " and of ".join(f"datasets.{dataset} with arms.{arm}" for dataset, arm in (other, cell))
+                raise ValueError(f"the cells of {both} would both be called {'-'.join(cell)}; rename one")
+        for suite, plan in self.suites.items():
+            for name, attack in plan.attacks.items():
+                stored = attack.get("stored")
+                if attack.get("attack") == "transfer" and isinstance(stored, str) and stored not in self.perturbations:
+                    where = f"suites.{suite}.attacks.{name}.stored"
+                    there = ", ".join(self.perturbations) or "none"
+                    raise ValueError(f"{where}: {stored} is not made; under perturbations there are {there}")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")
         if "pretrained" in self.arms:

@@ -37,7 +37,7 @@ def test_an_honest_network_raises_no_flag_and_costs_no_second_look(
     assert result.flags == []
     assert list(result.correct) == ["fgsm", "pgd-20", "margin-20"]
     assert 0 < result.worst.mean() < 0.1
-    assert result.overhead["forward"] < 5  # a few passes an image for clean accuracy and all checks together
+    assert result.overhead["forward"] < 6  # a few passes an image for clean accuracy and all checks together
 
 
 @pytest.mark.parametrize(

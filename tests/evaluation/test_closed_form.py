@@ -39,7 +39,7 @@ def test_largest_gain_is_the_solvers_optimum(norm: str, epsilon: float) -> None:
     threat = Threat(norm, epsilon)
     for _ in range(10):
         slopes, room = draw.exponential(size=12), draw.uniform(size=12)
-        ours = _largest_gain(torch.tensor(slopes)[None, None], torch.tensor(room)[None, None], threat)
+        ours = _largest_gain(torch.tensor(slopes)[None], torch.tensor(room)[None], threat)
         assert float(ours) == pytest.approx(by_solver(slopes, room, threat), rel=1e-5)
 
 

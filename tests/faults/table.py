@@ -39,7 +39,8 @@ FAULTS = {
     29: "`dvc exp run --temp` and `--queue`",
     30: "a checkout that is no git repository",
     31: "other thread or worker counts",
-    33: "a network of one's own that returns no logits, or takes other images",
+    32: "a network with a past: memory, caches, counters, the other images of the batch",
+    33: "a network of one's own: odd outputs, precisions, channels, no copy to be had",
     34: "images of one's own: corrupt, of other kinds, in other shapes, one class, duplicates",
     35: "weights whose names or shapes do not fit, a pickle or code in their place",
 }

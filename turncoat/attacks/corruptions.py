@@ -176,7 +176,7 @@ def _convolve(images: Tensor, kernels: Tensor) -> Tensor:
     n, c, h, w = images.shape
     reach = kernels.shape[-1] // 2
     kernels = (kernels / kernels.sum((1, 2), keepdim=True)).repeat_interleave(c, 0)[:, None]
-    padded = F.pad(images, (reach,) * 4, mode="replicate").view(1, n * c, h + 2 * reach, w + 2 * reach)
+    padded = F.pad(images, (reach,) * 4, mode="replicate").reshape(1, n * c, h + 2 * reach, w + 2 * reach)
     return F.conv2d(padded, kernels, groups=n * c).view(n, c, h, w).clamp(0, 1)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ HALF_SCALE = 1024.0  # keeps 99.9 % of the gradients' signs in float16, whose sm
 def attacked(model: nn.Module, mode: str = "eval", generator: torch.Generator | None = None) -> Iterator[nn.Module]:
     """Hold `model` still while it is attacked; afterwards all of it is as it was.
 
-    Inside, every module is in `mode`: "eval", or "train" (batch statistics are used, running ones not updated).
+    Inside, the network is in `mode`, "eval" or "train", as its own `train` understands it: one that keeps batch norm
+    on is attacked as it is used. Batch statistics, where they are used, do not move the running ones.
     Parameters ask for no gradient. A random network draws from a stream of its own, determined by `generator`
     (else by the global one): equal for the same generator, not the stream that scores the result afterwards.
     """
@@ -26,16 +27,13 @@ def attacked(model: nn.Module, mode: str = "eval", generator: torch.Generator | 
     before = [(module, module.training) for module in model.modules()]
     norms = [norm for norm in model.modules() if isinstance(norm, _NormBase) and norm.track_running_stats]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    held: list[_NormBase] = []
     state = torch.get_rng_state() if generator is None else generator.get_state()
     try:
-        if mode == "eval":
-            for module, training in before:
-                if training:
-                    module.training = False
-        else:
-            model.train()  # which a network may have narrowed, to keep parts of it in eval mode
-            for norm in norms:
-                norm.track_running_stats = False
+        switch(model, mode == "train")
+        held = [norm for norm in norms if norm.training]
+        for norm in held:
+            norm.track_running_stats = False
         for parameter in trainable:
             parameter.requires_grad_(False)
         with reseeded(int.from_bytes(hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest())):
@@ -44,11 +42,16 @@ def attacked(model: nn.Module, mode: str = "eval", generator: torch.Generator | 
         for module, training in before:
             if module.training != training:
                 module.training = training
-        if mode == "train":
-            for norm in norms:
-                norm.track_running_stats = True
+        for norm in held:
+            norm.track_running_stats = True
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+def switch(model: nn.Module, training: bool) -> None:
+    """`model.train(training)`; exported modules, which know one mode only, stay in theirs."""
+    with suppress(NotImplementedError):
+        model.train(training)
 
 
 @contextmanager
@@ -69,11 +72,13 @@ def input_gradient(
 
     Returns: gradient (n, ...) float32; losses (n,); logits (n, k), the last two detached.
 
-    Works under the caller's autocast. A network that cuts the gradient off gives zeros, for the evaluation to flag.
+    Works under the caller's autocast and inference mode. A network that cuts the gradient off gives zeros, for the
+    evaluation to flag.
     Through `eot(..., average="loss")` loss and gradient are the means over the draws, and so are the logits.
     """
-    with torch.enable_grad():
-        images = images.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        images = _plain(images).detach().requires_grad_()
+        given = tuple(_plain(value) if isinstance(value, Tensor) else value for value in given)
         if getattr(model, "average", None) == "loss":
             drawn = model.drawn(images)  # type: ignore[operator]
             logits = drawn.mean(0)
@@ -89,6 +94,11 @@ def input_gradient(
     return grads[0] if scale == 1.0 else grads[0] / scale, losses.detach(), logits.detach()
 
 
+def _plain(tensor: Tensor) -> Tensor:
+    """`tensor`, or a copy that autograd may save, of one that was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def half(logits: Tensor) -> bool:
     """Whether the gradient passes through float16, also where the network hands out float32."""
     kind = logits.device.type
@@ -102,8 +112,8 @@ def class_gradients(model: nn.Module, images: Tensor, classes: Tensor | None = N
     With `classes` (n, c) only those of the classes named for each image: (c, n, ...). One forward pass, one backward
     pass for each gradient.
     """
-    with torch.enable_grad():
-        images = images.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        images = _plain(images).detach().requires_grad_()
         logits = model(images).float()
         chosen = logits if classes is None else logits.gather(1, classes)
         if not logits.requires_grad:
@@ -142,7 +152,7 @@ class Counter(nn.Module):
         super().__init__()
         self.model = model
         self.forwards = self.backwards = 0
-        self.train(model.training)
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         self.forwards += len(images)

@@ -1,12 +1,11 @@
 """A network made ready for a long attack: batch norm folded into the convolutions, channels last, nothing to train."""
 
-import copy
-
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .engine import reseeded
+from .copies import copied
+from .engine import reseeded, switch
 
 TOLERANCE = 1e-4  # of the largest logit, in float32
 
@@ -16,9 +15,14 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
 
     For attacks only: what they find is to be scored by `model` itself. Where batch norm cannot be folded it stays:
     in networks that torch.fx cannot follow, and in those that draw random numbers, which tracing would freeze. So the
-    copy is tried on `images` (n, c, h, w), of which a few are enough.
+    copy is tried on `images` (n, c, h, w), of which a few are enough. A network that cannot be copied is handed back.
     """
-    plain = _channels_last(copy.deepcopy(model).eval().requires_grad_(False))
+    try:
+        plain = copied(model).requires_grad_(False)
+    except Exception:  # there are as many errors as ways not to be copyable
+        return model
+    switch(plain, False)
+    plain = _channels_last(plain)
     with torch.no_grad(), reseeded(0):
         wanted, again = plain(images), plain(images)
         try:

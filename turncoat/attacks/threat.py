@@ -7,6 +7,7 @@ projection onto ball and box at once follows Croce & Hein 2021, "Mind the box" (
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -57,10 +58,12 @@ class Threat:
         if self.norm not in NORMS:
             raise ValueError(f"threat.norm: {self.norm!r} is unknown; choose one of {', '.join(NORMS)}")
         highest = 1.0 if self.norm == "linf" else math.inf
-        number = isinstance(self.epsilon, int | float) and not isinstance(self.epsilon, bool)
+        given: object = self.epsilon
+        number = isinstance(given, Real) and not isinstance(given, bool)
         if not (number and math.isfinite(self.epsilon) and 0 < self.epsilon <= highest):
             allowed = "0 < epsilon <= 1" if self.norm == "linf" else "0 < epsilon, finite"
             raise ValueError(f"threat.epsilon: {self.epsilon!r} is not allowed for {self.norm}; give {allowed}")
+        object.__setattr__(self, "epsilon", float(self.epsilon))  # np.float32(8 / 255) would not go into a record
 
     def projection(self, images: Tensor) -> Projection:
         """The projection onto this threat around `images` (n, ...), with what all steps share computed once."""

@@ -52,7 +52,7 @@ class eot(nn.Module):
             raise ValueError(f"average: {average!r} is unknown; choose one of {', '.join(AVERAGES)}")
         self.model, self.draws, self.at_once, self.average = model, draws, at_once, average
         self.each: Tensor | None = None
-        self.train(model.training)
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         """The mean logits, or the logarithms of the mean probabilities: (n, c, h, w) to (n, k)."""
@@ -89,7 +89,7 @@ class bpda(nn.Module):
     ) -> None:
         super().__init__()
         self.before, self.classifier, self.stand_in = before, classifier, stand_in
-        self.train(classifier.training)
+        self.training = classifier.training
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) to (n, k)."""
@@ -106,7 +106,7 @@ class fixed(nn.Module):
     def __init__(self, model: nn.Module, seed: int = 0) -> None:
         super().__init__()
         self.model, self.seed = model, seed
-        self.train(model.training)
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) to (n, k)."""

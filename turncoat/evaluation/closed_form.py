@@ -13,6 +13,7 @@ from torch.nn import functional
 from turncoat.attacks import Threat
 
 BISECTIONS = 60
+AT_ONCE = 1 << 21  # moves (images x classes x pixels) that are looked at together: 16 MB in float64
 SLACK = 1e-4  # of the largest gain: float32 logits cannot tell a smaller one from none
 
 
@@ -41,30 +42,41 @@ class NearestMean(nn.Module):
 
 
 def can_fall(model: NearestMean, images: Tensor, labels: Tensor, threat: Threat) -> Tensor:
-    """(n,) bool: whether some image within the threat is classified otherwise; exact but for ties."""
-    x, weights, bias = images.flatten(1).double(), model.weights.double(), model.bias.double()
-    directions = weights - weights[labels][:, None]  # (n, classes, pixels)
-    room = torch.where(directions > 0, 1 - x[:, None], x[:, None])
-    gain = _largest_gain(directions.abs(), room, threat)
-    now = (directions * x[:, None]).sum(2) + bias - bias[labels][:, None]
-    reached = (now + gain).scatter(1, labels[:, None], -torch.inf).amax(1)
-    return reached > SLACK * gain.amax(1)
+    """(n,) bool: whether some image within the threat is classified otherwise; exact but for ties.
+
+    The memory is that of a few times `AT_ONCE` float64 values, whatever the images' size and the number of classes.
+    """
+    weights, bias = model.weights.double(), model.bias.double()
+    few = max(1, AT_ONCE // weights.shape[1])  # classes
+    found = []
+    for x, label in zip(images.flatten(1).double(), labels.tolist(), strict=True):
+        gains, heights = [], []
+        for start in range(0, len(weights), few):
+            directions = weights[start : start + few] - weights[label]  # (classes, pixels)
+            room = torch.where(directions > 0, 1 - x, x)
+            gains.append(_largest_gain(directions.abs(), room, threat))
+            heights.append((directions * x).sum(1) + bias[start : start + few] - bias[label])
+        gain, now = torch.cat(gains), torch.cat(heights)
+        reached = now + gain
+        reached[label] = -torch.inf
+        found.append(reached.amax() > SLACK * gain.amax())
+    return torch.stack(found)
 
 
 def _largest_gain(slopes: Tensor, room: Tensor, threat: Threat) -> Tensor:
-    """Maximum of `slopes` * move over moves of at most `room` each and at most epsilon in the norm: (n, classes)."""
+    """Maximum over (classes, pixels) of `slopes` * move; moves of at most `room` each, at most epsilon in the norm."""
     epsilon = threat.epsilon
     if threat.norm == "linf":
-        return (slopes * room.clamp_max(epsilon)).sum(2)
+        return (slopes * room.clamp_max(epsilon)).sum(1)
     if threat.norm == "l1":
-        steepest, order = slopes.sort(dim=2, descending=True)
-        rooms = room.gather(2, order)
-        left = (epsilon - (rooms.cumsum(2) - rooms)).clamp_min(0)
-        return (steepest * torch.minimum(rooms, left)).sum(2)
+        steepest, order = slopes.sort(dim=1, descending=True)
+        rooms = room.gather(1, order)
+        left = (epsilon - (rooms.cumsum(1) - rooms)).clamp_min(0)
+        return (steepest * torch.minimum(rooms, left)).sum(1)
     low = torch.zeros_like(slopes[..., :1])
-    high = (room / slopes.clamp_min(1e-12)).amax(2, keepdim=True)
+    high = (room / slopes.clamp_min(1e-12)).amax(1, keepdim=True)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        inside = torch.minimum(middle * slopes, room).square().sum(2, keepdim=True) <= epsilon**2
+        inside = torch.minimum(middle * slopes, room).square().sum(1, keepdim=True) <= epsilon**2
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-    return (slopes * torch.minimum(low * slopes, room)).sum(2)
+    return (slopes * torch.minimum(low * slopes, room)).sum(1)

@@ -4,7 +4,7 @@ An attack meets only the images that the network classifies rightly: the others 
 checked against the threat and classified anew by a fresh float32 forward pass; nothing that an attack believes counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from turncoat.attacks import Threat, pgd
 from turncoat.errors import TurncoatError
-from turncoat.evaluation import audit, flags, ladder, probes
+from turncoat.evaluation import audit, entry, flags, ladder, probes
 from turncoat.evaluation.journal import Journal
 from turncoat.evaluation.planned import Planned
-from turncoat.evaluation.results import Evaluation, Outcome, counted
+from turncoat.evaluation.pristine import Pristine, drawing
+from turncoat.evaluation.results import Evaluation, Flag, Outcome, counted
 from turncoat.evaluation.runner import Runner
 from turncoat.evaluation.scenes import scenes
 from turncoat.evaluation.second_look import Logarithm, looks, second_look
-from turncoat.evaluation.suite import Suite, plan_suite
+from turncoat.evaluation.steadiness import Steadiness
+from turncoat.evaluation.suite import Suite
+from turncoat.randomness import seed_of
 
 CURVE = Planned(pgd, {"steps": 20})  # the attack of the security curve
 
@@ -39,73 +42,102 @@ def evaluate(
     journal: Journal | None = None,
     scope: str = "best",
     checks: bool = True,
+    measured: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Run `suite` on a network of one's own or of the study.
 
+    The network itself is not run, where it can be copied: copies in eval mode are attacked, and a fresh one, which has
+    seen nothing yet, gives each verdict. Nothing of the caller's changes: module, modes, tensors, global generators.
+
     Args:
-        model: any module from float32 images in [0, 1] to logits; it is put into eval mode.
-        images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64; on the model's device.
+        model: any module from float32 images in [0, 1] to logits.
+        images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64; on the model's device. Arrays and lists are taken.
+        threat: or (norm, epsilon).
         suite: a `Suite`, or attacks as params.yaml writes them: `{"pgd-20": {"attack": "pgd", "steps": 20}}`.
         seed: of all that the attacks and a random network draw.
         stored: adversarial images by name, for the suite's transfer attacks; each as many as `images`.
         held_out: images and labels apart from those tested, where the suite makes universal perturbations.
         journal: where finished batches are kept, so that a killed evaluation goes on; of this very evaluation only.
         scope: tells the entries of several networks in one journal apart.
-        checks: look for reasons to doubt the result, and attack once more where there are some.
+        checks: look for reasons to doubt the result, and attack once more where there are some. Whether the network is
+            the same to attacks and verdicts is looked at always.
+        measured: called with the result before it is checked, so that nothing measured is lost should a check fail.
 
     Raises:
-        TurncoatError: images outside [0, 1] or of a wrong type, labels or outputs that do not fit, an attack that left
-            its ball, a transfer attack that names images that are not there.
+        TurncoatError: before any attack: images outside [0, 1] or of a wrong type, labels or outputs that do not fit, a
+            suite that asks for images that are not there or are of another kind. Later: an attack that left its ball.
     """
-    suite = _suite(suite)
-    _refuse(images, labels)
-    runner = Runner(
-        model.eval(),
-        images,
-        labels,
-        seed=seed,
-        batch_size=suite.batch_size,
-        journal=Journal() if journal is None else journal,
-        scope=scope,
-        stored=stored,
-    )
+    suite, threat = entry.as_suite(suite), entry.as_threat(threat)
+    with torch.inference_mode(False), drawing(seed_of(seed, "evaluate")):
+        images = entry.as_images(images)
+        labels = entry.as_labels(labels, images)
+        entry.try_scenes(suite, images)
+        held, moved = entry.stored_images(suite, stored, images, threat)
+        pristine = Pristine(model)
+        try:
+            asked = entry.first_answer(pristine, images, labels, seed)
+            runner = Runner(
+                pristine,
+                images,
+                labels,
+                seed=seed,
+                batch_size=suite.batch_size,
+                journal=Journal() if journal is None else journal,
+                scope=scope,
+                stored=held,
+            )
+            runner.passes["forward"] += asked
+            if suite.universal:
+                held_out = entry.held_out_images(held_out, images, runner.clean_logits.shape[1])
+            result = _evaluate(runner, suite, threat, held_out, checks, measured)
+        finally:
+            pristine.close()
+        result.flags += [*moved, *entry.spoilt(pristine)]
+        return result
+
+
+def _evaluate(
+    runner: Runner,
+    suite: Suite,
+    threat: Threat,
+    held_out: tuple[Tensor, Tensor] | None,
+    checks: bool,
+    measured: Callable[[Evaluation], None] | None,
+) -> Evaluation:
     outputs = runner.clean_logits
-    if outputs.dim() != 2 or int(labels.max()) >= outputs.shape[1]:
-        raise TurncoatError(f"model: outputs {tuple(outputs.shape)}, but labels reach up to {int(labels.max())}")
     if not bool(torch.isfinite(outputs).all()):
         raise TurncoatError("model: outputs on clean images are not finite; nothing can be measured on this network")
     probabilities = flags.is_probabilities(outputs)
     result = Evaluation(
-        label=labels.cpu().numpy(),
+        label=runner.labels.cpu().numpy(),
         prediction=outputs.argmax(1).cpu().numpy(),
         confidence=(outputs if probabilities else outputs.softmax(1)).amax(1).cpu().numpy(),
         batch_size=runner.batch_size if suite.batch_size == "auto" else 0,
     )
     different = probes.deviation(runner)
     runner.random = different > flags.DEVIATION
+    steadiness = Steadiness(runner, threat)
+    unsteady = steadiness.first()
     _overhead(runner, result)
 
-    met = {name: planned for name, planned in suite.attacks.items() if planned.meets(model, runner.random)}
+    met = {name: planned for name, planned in suite.attacks.items() if planned.meets(runner.whole, runner.random)}
     for number, (name, planned) in enumerate(met.items(), 1):
         ladder.run(runner, result, name, planned, threat, f"{number}/{len(met)}")
     _curve(runner, suite, threat, result)
     scenes(runner, suite, threat, held_out, result)
     if checks:
-        _doubt(runner, suite, threat, result, different, probabilities)
-        result.flags += [*ladder.unlevelled(result), *audit.audit(runner, suite, threat, result)]
+        if measured is not None:
+            result.flags = [*unsteady, Flag("unchecked", "the checks of the result have not been done", blocks=True)]
+            measured(result)
+        try:
+            _doubt(runner, suite, threat, result, different, probabilities)
+            result.flags += [*ladder.unlevelled(result), *audit.audit(runner, suite, threat, result)]
+        except (MemoryError, RuntimeError) as error:  # what was measured stays; nothing may be concluded from it
+            said = next(iter(str(error).splitlines()), "out of memory")
+            result.flags = [Flag("unchecked", f"the checks of the result could not be done: {said}", blocks=True)]
+    result.flags = [*unsteady, *result.flags, *steadiness.last()]
     _overhead(runner, result)
     return result
-
-
-def _suite(given: Any) -> Suite:
-    if isinstance(given, Suite):
-        return given
-    if isinstance(given, Mapping):
-        return plan_suite("given", given)
-    raise TurncoatError(
-        f"suite: attacks by name, {{'pgd-20': {{'attack': 'pgd', 'steps': 20}}}}, or a Suite wanted (got {given!r}); "
-        "a suite of params.yaml is build_suite(name, load().suites[name])"
-    )
 
 
 def _curve(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> None:
@@ -131,7 +163,7 @@ def _doubt(
     def averaged() -> bool:
         return any(name in result.correct and plan.draws > 0 for name, plan in planned.items())
 
-    planned = dict(suite.attacks)
+    planned, failed = dict(suite.attacks), list[Flag]()
     evidence = flags.Evidence(
         result=result,
         planned=planned,
@@ -140,7 +172,7 @@ def _doubt(
         averaged=averaged(),
         probabilities=probabilities,
         undone=False,
-        linear=probes.on_a_linear_classifier(runner, planned, threat),
+        linear=_linear(runner, planned, threat, failed),
         **_probed(runner, threat, result, second=False),
     )
     raised = flags.check(evidence)
@@ -155,12 +187,24 @@ def _doubt(
             evidence,
             averaged=averaged(),
             undone=probabilities,
-            linear=probes.on_a_linear_classifier(runner, planned, threat),
+            linear=_linear(runner, planned, threat, failed),
             moved=moved,
             **_probed(runner, threat, result, second=True),
         )
         raised = flags.settled(raised, flags.check(again))
-    result.flags = [*raised, *flags.overstated(result, suite.attacks, doubt)]
+    result.flags = [*raised, *flags.overstated(result, suite.attacks, doubt), *failed[:1]]
+
+
+def _linear(
+    runner: Runner, planned: Mapping[str, Planned], threat: Threat, failed: list[Flag]
+) -> tuple[int, int] | None:
+    """What the attacks find on a linear classifier: a check of the suite, which costs only itself should it fail."""
+    try:
+        return probes.on_a_linear_classifier(runner, planned, threat)
+    except (MemoryError, RuntimeError) as error:  # torch tells a lack of memory by the latter
+        said = next(iter(str(error).splitlines()), "out of memory")
+        failed.append(Flag("closed-form", f"the check on a linear classifier could not be done: {said}", blocks=False))
+        return None
 
 
 def _probed(runner: Runner, threat: Threat, result: Evaluation, second: bool) -> dict[str, Any]:
@@ -175,16 +219,6 @@ def _probed(runner: Runner, threat: Threat, result: Evaluation, second: bool) ->
 
 def _overhead(runner: Runner, result: Evaluation) -> None:
     """Book the passes since the last attack: clean accuracy, curve, checks."""
+    runner.passes["forward"] += runner.take_spots()
     for way, count in runner.take_passes().items():
         result.overhead[way] = round(result.overhead[way] + count, 3)
-
-
-def _refuse(images: Tensor, labels: Tensor) -> None:
-    if images.dtype != torch.float32 or images.dim() != 4 or not len(images):
-        raise TurncoatError(f"images: float32 (n, c, h, w) wanted, got {images.dtype} {tuple(images.shape)}")
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise TurncoatError(f"labels: int64 ({len(images)},) wanted, got {labels.dtype} {tuple(labels.shape)}")
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):
-        hint = "divide them by 255" if high > 1 and low >= 0 else "undo their normalisation: it belongs into the model"
-        raise TurncoatError(f"images: values in [0, 1] wanted, these reach from {low:g} to {high:g}; {hint}")

@@ -218,7 +218,11 @@ def settled(before: list[Flag], after: list[Flag]) -> list[Flag]:
 def overstated(result: Evaluation, planned: Mapping[str, Planned], looked: bool) -> list[Flag]:
     """Attacks whose own number says too much: PGD more than `GAP` points above AutoAttack, or above what a second look
     found; one flag each, which leaves the worst case alone."""
-    auto = [name for name in result.in_worst if name in planned and planned[name].function is autoattack]
+    auto = [
+        name
+        for name in result.in_worst
+        if name in planned and planned[name].function is autoattack and not planned[name].alone
+    ]
     if not auto and not looked:
         return []
     reference = points(np.logical_and.reduce([result.correct[name] for name in auto]) if auto else result.worst)

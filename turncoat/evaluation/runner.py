@@ -1,6 +1,5 @@
 """A network under attack: batch by batch, each verdict by a fresh float32 forward pass, each finished batch kept."""
 
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,18 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from turncoat.attacks import Threat, capacity
-from turncoat.attacks.engine import reseeded
+from turncoat.attacks import Threat, attacked, capacity
 from turncoat.attacks.folded import folded
 from turncoat.attacks.threat import check_inside
-from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal, packed, unpacked
 from turncoat.evaluation.planned import Attack, Planned, call
+from turncoat.evaluation.pristine import Forgetful, Pristine, apart, drawing
 from turncoat.evaluation.results import DRAWS, Bools, Evaluation, Outcome
 from turncoat.randomness import generator, seed_of
 from turncoat.settings import Auto
 
 Places = NDArray[np.int64]
+SPOT = 16  # images of each batch for which the attacked network is asked once more
 
 
 class Runner:
@@ -35,7 +34,7 @@ class Runner:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Pristine,
         images: Tensor,
         labels: Tensor,
         *,
@@ -45,9 +44,13 @@ class Runner:
         scope: str = "",
         stored: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.model, self.images, self.labels, self.seed = model, images, labels, seed
+        self.pristine = model if isinstance(model, Pristine) else Pristine(model)
+        self.images, self.labels, self.seed = images, labels, seed
         # Attacks meet a faster twin where there is one; verdicts are the network's own. BPDA needs a purifier's parts.
-        self.target = model if hasattr(model, "purify") else folded(model, images[:8])
+        self.whole = self.pristine.fresh()  # what attacks meet that work on no batch
+        self.target = self.whole if hasattr(self.whole, "purify") else folded(self.whole, images[:8].clone())
+        self.comparable = True  # the target gives the network's own logits
+        self.spots, self.apart = 0, 0.0  # images asked of the target once more; how far it was from the verdicts
         self.journal, self.scope, self.stored = journal, scope, stored or {}
         # chosen once: which numbers an attack draws hangs on it, and a run that was killed must go on with the same
         self.batch_size: int = (
@@ -57,36 +60,59 @@ class Runner:
         )
         self.passes = {"forward": 0, "backward": 0}  # since they were last taken
         self.random = False
-        self.seeded = "seeds" in inspect.signature(model.forward).parameters
         self.clean_logits = self.logits(images, np.arange(len(images)))
 
-    @torch.no_grad()
     def logits(self, images: Tensor, places: Places, draw: int = 0) -> Tensor:
-        """Fresh passes over images, in batches: (n, classes) float32.
+        """Passes of fresh copies over images, one a batch: (n, classes) float32.
 
         Args:
             places: (n,) where in the split each image stands, or the one that it was made of.
             draw: of a random network: the one that gives verdicts, or 1 to `DRAWS`. The same under every attack.
         """
         self.passes["forward"] += len(images)
-        found = []
-        for start in range(0, len(images), self.batch_size):
-            batch, here = (part[start : start + self.batch_size] for part in (images, places))
-            if self.seeded:
-                seeds = [seed_of(self.seed, "score", draw, place) for place in here.tolist()]
-                found.append(self.model(batch, seeds=seeds))
-            else:
-                with reseeded(seed_of(self.seed, "score", draw, int(here[0]))):
-                    found.append(self.model(batch))
-        return torch.cat(found).float()
+        return torch.cat(
+            [
+                self.ask(self.pristine.fresh(), images[rows], places[rows], draw)
+                for start in range(0, len(images), self.batch_size)
+                for rows in [slice(start, start + self.batch_size)]
+            ]
+        )
+
+    def ask(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        places: Places,
+        draw: int = 0,
+        seeds: bool = True,
+        gradient: bool = False,
+    ) -> Tensor:
+        """One pass of `network` over a copy of images: (n, classes) float32; the draws are those that give verdicts.
+
+        Args:
+            seeds: hand them over, where the network takes them. gradient: take that for the images as well.
+        """
+        images, given = images.clone().requires_grad_(gradient), {}
+        if self.pristine.seeded and seeds:
+            given["seeds"] = [seed_of(self.seed, "score", draw, place) for place in places.tolist()]
+        with drawing(seed_of(self.seed, "score", draw, int(places[0]))), torch.set_grad_enabled(gradient):
+            logits: Tensor = network(images, **given).float()
+            if gradient and logits.requires_grad:
+                torch.autograd.grad(logits.sum(), images, allow_unused=True)
+        return logits.detach()
 
     @torch.no_grad()
     def aim(self, target: nn.Module) -> None:
         """Let attacks meet `target`, another way to the network's predictions; verdicts stay the network's own."""
-        self.target = target
+        self.target, self.comparable = target, False
         if not self.random:
-            self.clean_logits = torch.cat([target(batch) for batch in self.images.split(self.batch_size)])
+            self.clean_logits = torch.cat([target(batch.clone()) for batch in self.images.split(self.batch_size)])
             self.passes["forward"] += len(self.images)
+
+    def forget(self) -> None:
+        """Let attacks meet a network that begins anew with each pass; one with a purifier must stay whole."""
+        if not hasattr(self.whole, "purify"):
+            self.target = self.whole = Forgetful(self.pristine)
 
     def take_passes(self) -> dict[str, float]:
         """Forward and backward passes an image since the last call."""
@@ -112,6 +138,11 @@ class Runner:
             result.threats[name] = None
         elif planned.threat:
             result.threats[name] = {"norm": mine.norm, "epsilon": mine.epsilon}
+
+    def take_spots(self) -> int:
+        """Images asked of the attacked network once more, since the last call."""
+        taken, self.spots = self.spots, 0
+        return taken
 
     def noted(self, key: str, work: Callable[[], Tensor]) -> Bools:
         """What `work` says of every image, (n,) bool, or the journal; its passes are booked either way."""
@@ -164,6 +195,8 @@ class Runner:
                 )
                 right[place] = unpacked(piece["right"], len(place))
                 harm[place] = piece.get("harm", 0)
+                self.spots += min(SPOT, len(place)) if "apart" in piece else 0
+                self.apart = max(self.apart, piece.get("apart", 0))
                 for way in self.passes:
                     self.passes[way] += piece[way]
                 bar.set_postfix_str(f"robust so far {right.mean():.1%}")
@@ -186,7 +219,8 @@ class Runner:
         before, self.passes = self.passes, dict.fromkeys(self.passes, 0)
         try:
             if attack is None:
-                adversarial = self._stored(name, planned)[index.cpu()].to(images.device)
+                stored = self.stored[str(planned.stored)]
+                adversarial = stored[index.to(stored.device)].to(images.device)
             else:
                 network, counter = planned.seen(self.target, self.seed, self.batch_size)
                 few = planned.together(self.batch_size)
@@ -210,11 +244,20 @@ class Runner:
                 )
                 self.passes = {"forward": counter.forwards, "backward": counter.backwards}
             check_inside(adversarial, images, None if planned.spatial else threat, name)
-            right = self.logits(adversarial, place).argmax(1) == labels
-            harm = {"harm": self._harm(adversarial, labels, place)} if self.random else {}
-            return {"right": packed(right.cpu().numpy()), **harm, **self.passes}
+            verdict = self.logits(adversarial, place)
+            right = verdict.argmax(1) == labels
+            more: dict[str, Any] = {"harm": self._harm(adversarial, labels, place)} if self.random else {}
+            if self.comparable and not self.random and not planned.alone and attack is not None:
+                more["apart"] = self._spot(adversarial[:SPOT], verdict[:SPOT])
+            return {"right": packed(right.cpu().numpy()), **more, **self.passes}
         finally:
             self.passes = before
+
+    def _spot(self, adversarial: Tensor, verdict: Tensor) -> float:
+        """How far the attacked network, asked once more for what the attack made, is from the verdict."""
+        with torch.no_grad(), attacked(self.target):
+            again = self.target(adversarial.clone()).float()
+        return apart(again, verdict)
 
     def _harm(self, images: Tensor, labels: Tensor, places: Places) -> list[float]:
         """See `Outcome`. Probabilities tell attacks apart by fewer draws than right and wrong do."""
@@ -224,13 +267,3 @@ class Runner:
         always = (logits.argmax(2) != every).all(0)
         found: list[float] = torch.where(always, 1.0, harm.clamp(0, 0.999999)).double().round(decimals=6).tolist()
         return found
-
-    def _stored(self, name: str, planned: Planned) -> Tensor:
-        assert planned.stored is not None
-        if len(self.stored.get(planned.stored, ())) < len(self.images):
-            have = ", ".join(self.stored) or "none"
-            raise TurncoatError(
-                f"attack {name}: no {len(self.images)} stored images {planned.stored!r} of this data set; "
-                f"there are {have}; name them under `perturbations` in params.yaml"
-            )
-        return self.stored[planned.stored]

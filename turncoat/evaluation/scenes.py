@@ -69,7 +69,7 @@ def _universal(
 
         def work(target: int = target, others: Tensor = others) -> Tensor:
             source = generator(runner.seed, "universal", target, device=runner.images.device)
-            counter = Counter(runner.model)
+            counter = Counter(runner.whole)
             change = make(counter, *held_out, threat, target=target, generator=source, **settings)
             runner.passes["forward"] += counter.forwards
             runner.passes["backward"] += counter.backwards

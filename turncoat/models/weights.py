@@ -103,21 +103,24 @@ def load(path: Path | str, device: torch.device | str = "cpu", trusted: Collecti
         trusted: factories that the file may name, see `build`: what the reader says, never the file.
 
     Raises:
-        TurncoatError: not a safetensors file of this study, a checksum that does not match, tensors that do not fit, a
-            file that names code which is not trusted.
+        TurncoatError: not a safetensors file of turncoat (what it is instead is said), a checksum that does not match,
+            tensors that do not fit, a file that names code which is not trusted.
     """
     remedy = "if this study made it, delete it and run `dvc repro`"
     try:
+        if foreign := _foreign(Path(path)):
+            raise TurncoatError(
+                f"{path}: {foreign}, not a weights file that turncoat wrote; to evaluate it, load it into its network "
+                "and call turncoat.evaluation.evaluate(model, images, labels, threat, suite), or name it as "
+                "datasets.<name>.baseline.weights in params.yaml (docs/networks.md)"
+            )
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["turncoat"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:
         raise TurncoatError(f"{path}: no such weights file; `dvc repro` makes it") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise TurncoatError(
-            f"{path}: not a weights file of this study ({error}); {remedy}. Weights of others are named as "
-            "datasets.<name>.baseline.weights in params.yaml (docs/networks.md)"
-        ) from error
+        raise TurncoatError(f"{path}: not a weights file that turncoat wrote ({error}); {remedy}") from error
     if tensor_digest(tensors) != header.get("sha256"):
         raise TurncoatError(f"{path}: the weights do not match their checksum: the file is damaged; {remedy}")
     try:
@@ -136,3 +139,20 @@ def load(path: Path | str, device: torch.device | str = "cpu", trusted: Collecti
         )
     module.load_state_dict(tensors)
     return module.to(device).eval()
+
+
+def _foreign(path: Path) -> str:
+    """What a file is that others wrote; "" where turncoat may have written it. Nothing in it is executed."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start.startswith(b"PK"):
+        return "a zip archive, as torch.save and torch.jit.save write"
+    if start.startswith(b"\x80"):
+        return "a pickle, as old versions of torch.save write"
+    if start.startswith(b"\x89HDF"):
+        return "an HDF5 file, as Keras writes"
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "" if "turncoat" in (file.metadata() or {}) else "a safetensors file without a turncoat header"
+    except (SafetensorError, OSError):
+        return ""

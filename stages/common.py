@@ -99,7 +99,7 @@ class Work:
     seed: int | None = None
 
     def __str__(self) -> str:
-        """DVC's name of it, such as finetune@digits-mart-0."""
+        """DVC's name of it, such as finetune@digits-pgd-0."""
         return f"{self.stage}@" + "-".join(
             str(part) for part in (self.dataset, self.arm, self.seed) if part is not None
         )

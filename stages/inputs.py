@@ -52,9 +52,10 @@ RESTS_ON = {
 def main() -> None:
     parse(__doc__)
 
-    from turncoat.papers.check import check
+    from turncoat.papers.check import check, check_folders
     from turncoat.papers.told import FILE, told
 
+    check_folders()
     settings = load()
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     write_json(FILE, told(settings))

@@ -22,9 +22,10 @@ def main() -> None:
     parse(__doc__)
 
     from turncoat.evaluation import build_suite
-    from turncoat.papers.check import check
+    from turncoat.papers.check import check, check_folders
     from turncoat.papers.told import FILE, told
 
+    check_folders()
     settings = load()
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     build_suite(settings.study.suite, settings.suites[settings.study.suite])

@@ -9,6 +9,7 @@ import yaml
 
 from turncoat import settings
 from turncoat.errors import TurncoatError
+from turncoat.papers import PAPERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -160,3 +161,55 @@ def test_official_mart_is_the_codes_own_figures_at_8_255():
     attack = arm_settings(settings.load(ROOT / "params.yaml"), "mart-official").attack
     assert attack.epsilon * 8 / 255 == pytest.approx(0.031, rel=1e-12)
     assert attack.step * 8 / 255 == pytest.approx(0.007, rel=1e-12)
+
+
+EDITS = [
+    ("params.yaml", "arms.mart.beta=6.0"),
+    ("params.yaml", "datasets.digits.threat.epsilon=0.2"),
+    ("params.yaml", "study.suite=standard"),
+    ("turncoat/data/datasets.yaml", "datasets.cifar10.training.epochs=31"),
+    ("turncoat/evaluation/suites.yaml", "suites.full.images=100"),
+    *((f"turncoat/papers/{paper}/arms.yaml", None) for paper in PAPERS),
+]
+
+
+@pytest.mark.parametrize(("file", "edit"), EDITS)
+def test_an_edit_by_dvc_changes_one_line(tmp_path, file, edit):
+    """DVC writes the whole file anew: it must be in the form that DVC gives it, comments and all."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = tmp_path / Path(file).name
+    before = (ROOT / file).read_text().splitlines()
+    path.write_text((ROOT / file).read_text())
+    if edit is None:
+        edit = f"arms.{next(reversed(settings.read_yaml(path)['arms']))}.method=other"
+    apply_overrides(path, [edit])
+    after = path.read_text().splitlines()
+    assert len(after) == len(before)
+    assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
+
+
+def test_params_yaml_is_short_enough_to_like():
+    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 130
+
+
+def test_what_an_arm_is_stands_in_one_place_and_in_no_setting(tmp_path, params):
+    loaded = settings.load(ROOT / "params.yaml")
+    assert loaded.says["mart-beta-1"]
+    assert set(loaded.says) == set(loaded.arms)
+    assert not [arm for arm, raw in loaded.arms.items() if "says" in raw]
+    assert loaded.file("arms", "mart-beta-1") == "turncoat/papers/mart/arms.yaml"
+    params["arms"]["mart-beta-1"] = {"method": "mart", "beta": 7.0}
+    ours = settings.load(written(tmp_path, params))
+    assert ours.arms["mart-beta-1"]["beta"] == 7.0, "params.yaml has the last word"
+    assert "mart-beta-1" not in ours.says
+    params["arms"]["mart-beta-1"]["says"] = 5
+    assert "arms.mart-beta-1.says: a sentence is wanted" in refusal(tmp_path, params)
+
+
+def test_two_files_with_an_arm_of_one_name_are_refused(tmp_path):
+    for paper in ("a", "b"):
+        (tmp_path / "papers" / paper).mkdir(parents=True)
+        (tmp_path / "papers" / paper / "arms.yaml").write_text("arms:\n  twice: {method: pgd}\n")
+    with pytest.raises(TurncoatError, match=r"papers/b/arms.yaml: arms.twice also stands in .*/papers/a/arms.yaml"):
+        settings.merged(ROOT / "params.yaml", tmp_path)

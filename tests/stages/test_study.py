@@ -259,6 +259,10 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     assert ran(output) == ["inputs", "finetune@digits-mart-0", "evaluate@digits-mart-0", "analyse@digits", "report"]
     record = json.loads((folder / "reports/records/digits/mart/0/record.json").read_text())
     assert record["settings"]["arm"]["beta"] == 6
+    in_its_file = "turncoat/papers/mart/arms.yaml:arms.mart-beta-1.beta=2.5"
+    output = shell(folder, "dvc", "exp", "run", "-S", "study.arms=[standard,mart-beta-1]", "-S", in_its_file)
+    record = json.loads((folder / "reports/records/digits/mart-beta-1/0/record.json").read_text())
+    assert record["settings"]["arm"]["beta"] == 2.5
     output = shell(folder, "dvc", "exp", "run", "-S", "study.arms=[standard]")
     assert ran(output) == ["inputs", "analyse@digits", "report"]
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]

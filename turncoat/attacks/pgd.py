@@ -13,7 +13,7 @@ from .threat import Projection, Threat, ascend, normal
 
 STARTS = ("uniform", "gaussian", "none")
 Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
-GAUSSIAN = 0.001  # standard deviation of the start that TRADES and MART use
+GAUSSIAN = 0.001  # standard deviation of the start that TRADES uses, and what grew out of it
 
 
 def pgd(

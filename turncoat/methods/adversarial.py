@@ -1,4 +1,4 @@
-"""What pgd, trades and mart share: an attack on the network as it is, a loss an example, and two ways to go further.
+"""What PGD training and its kin share: an attack on the network as it is, a loss an example, two ways to go further.
 
 `semi` hides labels or adds images without any (see pseudo_labels.py); `awp` perturbs the weights too (see
 weight_perturbation.py). Both compose with each of the three, so that an arm has its comparator on equal terms.

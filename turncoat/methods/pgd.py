@@ -1,7 +1,7 @@
 """PGD adversarial training: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
 
 Cross-entropy on images that PGD made against the network as it is (eq. 2.1 of the paper: a min over weights of a max
-over perturbations). The attack runs with batch norm in eval mode, as MART's and TRADES's code does, so that the arms
+over perturbations). The attack runs with batch norm in eval mode, as TRADES's code does, so that the arms
 differ in their losses only; `attack.mode: train` is the other habit.
 """
 

@@ -1,6 +1,6 @@
 """Training sets with labels hidden: pseudo-labels from a clean model that has never seen them.
 
-The semi-supervised extension of MART (section 3.4 of the paper, after Alayrac et al., NeurIPS 2019, "UAT++", and
+The semi-supervised extension of Wang et al., ICLR 2020 (section 3.4, after Alayrac et al., NeurIPS 2019, "UAT++", and
 Carmon et al., NeurIPS 2019, "RST"): a network trained on the labelled images labels the others, and the arm minimises
 
     Σ_labelled loss(x, y) + gamma · Σ_unlabelled loss(x, ŷ)

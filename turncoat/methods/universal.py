@@ -1,4 +1,4 @@
-"""Targeted universal perturbations, one a class: made by RAT from its few images, and by `perturb` for the figures."""
+"""Targeted universal perturbations, one a class: made by arms from their images, and by `perturb` for the figures."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -17,11 +17,11 @@ FILES = {
 }
 
 
-def check(settings: Settings) -> None:
-    """Check that each paper has its files, a method of its name, arms with a sentence, claims about arms there are.
+def check_folders() -> None:
+    """Check that each paper is in the list and has its files: before the settings are read, some of which are theirs.
 
     Raises:
-        TurncoatError: in one line, what is missing or wrong, and in which file.
+        TurncoatError: in one line, what is missing, and where.
     """
     folders = {path.parent.name for path in FOLDER.glob("*/__init__.py")}
     for name in sorted(folders ^ set(PAPERS)):
@@ -32,6 +32,16 @@ def check(settings: Settings) -> None:
         for file, what in FILES.items():
             if not (folder / file).is_file():
                 raise TurncoatError(f"{_short(folder / file)} is missing: {what}")
+
+
+def check(settings: Settings) -> None:
+    """Check that each paper has a method of its name, arms with a sentence, claims about arms that there are.
+
+    Raises:
+        TurncoatError: in one line, what is missing or wrong, and in which file.
+    """
+    for paper in PAPERS:
+        folder = FOLDER / paper
         if paper not in methods(paper):
             raise TurncoatError(f"{_short(folder / '__init__.py')}: METHODS has no method named {paper}")
         for method in methods(paper):

@@ -88,7 +88,7 @@ def error_bar(value: Estimate) -> list[list[float]]:
 
 
 def leader(named: Mapping[str, Estimate]) -> str:
-    """Who is highest, as far as intervals say: `mart has the highest mean, 69.5 ± 2.9 %, not apart from pgd`.
+    """Who is highest, as far as intervals say: `trades has the highest mean, 69.5 ± 2.9 %, not apart from pgd`.
 
     Two are apart when their intervals do not overlap; a name that stands alone is told by its value.
     """

@@ -195,7 +195,7 @@ def _single(cell: Cell, record: Record, metric: str) -> Number | None:
 
 
 def _source(cell: Cell, metric: str, record: Record) -> str:
-    """`reports/records/digits/mart/0/record.json#best.attacks.pgd-20`: where the count behind a number stands."""
+    """`reports/records/digits/pgd/0/record.json#best.attacks.pgd-20`: where the count behind a number stands."""
     inside = "attacks." if metric in record.best.attacks else "measures." if metric in record.best.measures else ""
     field = f"{inside}{metric}"
     return f"reports/records/{cell}/record.json#best.{field}"

@@ -4,7 +4,7 @@ A stage writes its rows to a spool file (`turncoat.tracking.spool`, standard lib
 process two seconds). One background process a checkout (`turncoat.tracking.forwarder`) sends them to MLflow
 (`turncoat.tracking.store`). So training never waits for a database or a server, and a store has one writer.
 
-    with tracking.open("digits/mart/0", fingerprint, settings=settings) as tracker:
+    with tracking.open("digits/pgd/0", fingerprint, settings=settings) as tracker:
         tracker.log(epoch, {"loss": 0.4, "validation_robust": 0.71})
 
 See docs/tracking.md.

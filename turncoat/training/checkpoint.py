@@ -42,7 +42,7 @@ def duration_file(key: str) -> Path:
 
 
 class Scratch:
-    """The locked folder of one piece of work; `with Scratch(key, "training digits/mart/0") as scratch: ...`.
+    """The locked folder of one piece of work; `with Scratch(key, "training digits/pgd/0") as scratch: ...`.
 
     What is in it outlives a kill; `clear` ends the work and removes it, together with what runs of the same work with
     other settings, code or data left. Folders of unfinished work stay, and so does all that a process is at.

@@ -198,7 +198,9 @@ def test_attack_and_verdict_meet_one_mode() -> None:
     network, images = KeptOn(), pictures(200, 1) * 0.1 + 0.5
     buffers = [value.clone() for value in network.buffers()]
     labels = copy_of(network)(images).argmax(1)
-    result = evaluate(network, images, labels, Threat("linf", 0.005), {"pgd": {"attack": "pgd", "steps": 20}})
+    result = evaluate(
+        network, images, labels, Threat("linf", 0.005), {"pgd": {"attack": "pgd", "steps": 20}}, checks=False
+    )
     assert result.clean.all()
     assert result.worst.mean() < 0.2
     assert "batch-dependent" in {flag.name for flag in result.flags if flag.blocks}
@@ -256,7 +258,7 @@ class Whole(nn.Module):
 def test_networks_that_cannot_be_copied_work(make: Callable[[], nn.Module]) -> None:
     network, images = make(), pictures()
     labels = network(images).argmax(1)
-    result = evaluate(network, images, labels, Threat("linf", 0.1), PGD)
+    result = evaluate(network, images, labels, Threat("linf", 0.1), PGD, checks=False)
     assert result.clean.all()
     assert result.worst.mean() < 0.9
     assert not {flag.name for flag in result.flags if flag.blocks}

@@ -178,7 +178,7 @@ def edited(file, line):
 
 def test_the_checksums_are_made_anew_where_anything_was_edited(here):
     digests(here, lambda params: None)
-    plan = cells(read_yaml("params.yaml"))
+    plan = cells(merged("params.yaml").values)
     Marks(plan).set(plan["inputs"])
     assert Marks(plan).done(plan["inputs"])
     edited("turncoat/training/loop.py", "# a comment")

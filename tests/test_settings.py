@@ -152,7 +152,7 @@ def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
             "unknown arms.mart.attack.epsilon; it is called radius now, in units of the data set's epsilon",
         ),
         ({"method": "pgd", "attack": {"step": 0.5}}, "unknown arms.mart.attack.step; it is called relative_step now"),
-        ({"method": "fast-advprop", "step": 0.5}, "unknown arms.mart.step; it is called relative_step now"),
+        ({"method": "fast_advprop", "step": 0.5}, "unknown arms.mart.step; it is called relative_step now"),
         ({"method": "rat", "epsilon": 2.0}, "unknown arms.mart.epsilon; it is called radius now"),
         ({"method": "reverse", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),
         ({"method": "adapted", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),

@@ -196,7 +196,7 @@ def fits(needed: int, where: str) -> None:
 
 def listed(message: str, lines: Sequence[str]) -> str:
     """A message with the first few of many lines below it."""
-    more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > TOLD else []
+    more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
     return "\n  ".join([message + ":", *lines[:LISTED], *more])
 
 

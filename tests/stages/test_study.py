@@ -58,7 +58,7 @@ def shrink(params):
             "pgd-20": {"attack": "pgd", "steps": 5},
             "transfer-pgd-20": {"attack": "transfer", "stored": "pgd-20"},
         },
-        "epsilons": [1.0],
+        "radii": [1.0],
     }
 
 

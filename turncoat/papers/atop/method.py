@@ -44,7 +44,7 @@ class AtopSettings(DefenceSettings):
         True,
         description="the adversarial term moves the purifier; the code detaches it, so there it does not",
     )
-    attack: AttackSettings = AttackSettings(steps=1, step=1.0, start="none")
+    attack: AttackSettings = AttackSettings(steps=1, relative_step=1.0, start="none")
 
     @property
     def builds_on(self) -> tuple[str, ...]:

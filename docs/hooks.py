@@ -1,4 +1,4 @@
-"""Pages of the site that lie elsewhere in the repository: README, the papers' READMEs, the API's, made by mkdocs' events."""
+"""Pages of the site that do not lie in docs/: README, the papers' READMEs, one of API a package (mkdocs calls this)."""
 
 import posixpath
 import re
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -28,11 +29,11 @@ API = {
     "reporting": ["claims", "verdicts", "statistics", "record", "report"],
     "tracking": [],
 }
-LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside docs/, with their links turned to the site, and one page of API a package."""
+    """Add the pages from outside docs/, and one page of API a package from its modules' docstrings."""
     for source, place in PAGES.items():
         files.append(File.generated(config, place, content=turned((ROOT / source).read_text(), source, place)))
     for package, modules in API.items():
@@ -42,25 +43,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: Files) -> str:
-    """Turn the links of pages in docs/ that lead out of it."""
-    place = page.file.src_uri  # type: ignore[attr-defined]
-    return markdown if place in PAGES.values() or place.startswith("api/") else turned(markdown, f"docs/{place}", place)
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn those links of pages in docs/ that lead out of it."""
+    place = page.file.src_uri
+    if page.file.generated_by:
+        return markdown
+    return turned(markdown, f"docs/{place}", place)
 
 
 def turned(text: str, source: str, place: str) -> str:
-    """Links relative to `source` in the repository, made relative to `place` on the site; to a file that is no page: plain
-    text."""
+    """Links of `source` in the repository made links of `place` on the site; one to a file that is no page is its text."""
     folder = posixpath.dirname(source)
 
     def turn(link: re.Match[str]) -> str:
-        target = link[2]
+        words, target, anchor = link[1], link[2], link[3] or ""
         if re.match(r"[a-z]+:", target):
             return link[0]
         inside = posixpath.normpath(posixpath.join(folder, target))
         site = PAGES.get(inside) or (inside.removeprefix("docs/") if inside.startswith("docs/") else None)
         if site is None:
-            return link[1][:1] + ("" if not link[3] else "")  # the bracket closes, the address goes
-        return f"{link[1]}{posixpath.relpath(site, posixpath.dirname(place) or '.')}{link[3] or ''}{link[4]}"
+            return words
+        return f"[{words}]({posixpath.relpath(site, posixpath.dirname(place) or '.')}{anchor})"
 
     return LINK.sub(turn, text)

@@ -37,7 +37,7 @@ def long_sentences(text: str) -> list[str]:
     """Sentences of more words than `WORDS`; what stands in backquotes is one word."""
     found = []
     for paragraph in paragraphs(text):
-        plain = re.sub(r"`[^`]*`", "code", re.sub(r"\]\([^)]*\)", "]", paragraph))
+        plain = re.sub(r"`[^`]*`", "Code", re.sub(r"\]\([^)]*\)", "]", paragraph))
         for sentence in re.split(r"(?<=[.!?])[\"*)\]]*\s+(?=[^a-z])", plain):
             if sum(bool(re.search(r"\w", word)) for word in sentence.split()) > WORDS:
                 found.append(sentence)

@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def turned(text: str, source: str, place: str) -> str:
-    """Links of `source` in the repository made links of `place` on the site; one to a file that is no page: its text."""
+    """Links of `source` in the repository turned to `place` on the site; one to a file that is no page is its text."""
     folder = posixpath.dirname(source)
 
     def turn(link: re.Match[str]) -> str:

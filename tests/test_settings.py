@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from turncoat import settings
+from turncoat import reading, settings
 from turncoat.errors import TurncoatError
 from turncoat.papers import PAPERS
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def params():
-    return settings.read_yaml(ROOT / "params.yaml")
+    return reading.read_yaml(ROOT / "params.yaml")
 
 
 def written(tmp_path, params):
@@ -64,7 +64,7 @@ def test_the_projects_own_params_load():
 def test_scalars_are_those_of_yaml_1_2_and_fractions(tmp_path, text, value):
     path = tmp_path / "x.yaml"
     path.write_text(f"x: {text}\n")
-    read = settings.read_yaml(path)["x"]
+    read = reading.read_yaml(path)["x"]
     assert read == value
     assert type(read) is type(value)
 
@@ -76,7 +76,7 @@ def test_scalars_are_what_dvc_reads(tmp_path, text):
 
     path = tmp_path / "x.yaml"
     path.write_text(f"x: {text}\n")
-    ours, theirs = settings.read_yaml(path)["x"], load_yaml(str(path))["x"]
+    ours, theirs = reading.read_yaml(path)["x"], load_yaml(str(path))["x"]
     if text == "1_000":  # ruamel keeps YAML 1.1's underscore; a word here is refused where a number is wanted
         assert (ours, theirs) == ("1_000", 1000)
     else:
@@ -89,7 +89,7 @@ def test_broken_yaml_names_file_and_line(tmp_path, text):
     path = tmp_path / "x.yaml"
     path.write_text(text)
     with pytest.raises(TurncoatError, match=r"x\.yaml line \d"):
-        settings.read_yaml(path)
+        reading.read_yaml(path)
 
 
 def test_missing_file():
@@ -182,7 +182,7 @@ def test_an_edit_by_dvc_changes_one_line(tmp_path, file, edit):
     before = (ROOT / file).read_text().splitlines()
     path.write_text((ROOT / file).read_text())
     if edit is None:
-        edit = f"arms.{next(reversed(settings.read_yaml(path)['arms']))}.method=other"
+        edit = f"arms.{next(reversed(reading.read_yaml(path)['arms']))}.method=other"
     apply_overrides(path, [edit])
     after = path.read_text().splitlines()
     assert len(after) == len(before)

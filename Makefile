@@ -33,7 +33,7 @@ test: setup ## ruff, mypy, import-linter, and the fast tests
 	python -m pytest -n 2 --dist loadfile
 
 docs: setup ## build the site into .scratch/site, and stop at a dead link
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	@echo "open .scratch/site/index.html"
 
 test-faults: setup ## all 33 faults of docs/robustness.md, with a table of what was done and what happened

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from turncoat.settings import read_yaml
+from turncoat.reading import read_yaml
 
 ROOT = Path(__file__).parents[2]
 SUITE = {

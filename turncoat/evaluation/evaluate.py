@@ -80,6 +80,8 @@ def evaluate(
     suite, threat = entry.as_suite(suite, batch_size), entry.as_threat(threat)
     network, blind, suite, left_out = outside.as_network(model, suite, black_box)
     keeper = Keeper() if keep is True else keep or None
+    if keeper is not None:
+        keeper.threat = threat
     with torch.inference_mode(False), drawing(seed_of(seed, "evaluate")):
         if outside.is_loader(images):
             images, labels = outside.collected(images, labels)

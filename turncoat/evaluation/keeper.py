@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from turncoat.attacks import Threat
 from turncoat.evaluation.results import Adversarial, Evaluation
 from turncoat.files import write_atomic
 
@@ -26,6 +27,7 @@ class Keeper:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
+        self.threat: Threat | None = None  # that the network is judged by: what others made is not kept
         self._best: dict[int, tuple[float, str, NDArray[np.float32]]] = {}
         for file in sorted(folder.glob("*.npz")) if folder else []:
             with np.load(file, allow_pickle=False) as kept:

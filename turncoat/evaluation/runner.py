@@ -250,7 +250,7 @@ class Runner:
             check_inside(adversarial, images, None if planned.spatial else threat, name)
             verdict = self.logits(adversarial, place)
             right = verdict.argmax(1) == labels
-            if self.keeper is not None and not planned.spatial and planned.threat is None:
+            if self.keeper is not None and not planned.spatial and threat == self.keeper.threat:
                 self.keeper.offer(f"{self.scope} {name} {number}", name, place, adversarial, verdict, labels)
             more: dict[str, Any] = {"harm": self._harm(adversarial, labels, place)} if self.random else {}
             if self.comparable and not self.random and not planned.alone and attack is not None:

@@ -72,7 +72,7 @@ def test_a_network_of_ones_own_on_images_of_ones_own(
     kept = np.load(folder / "adv.npz", allow_pickle=False)
     assert len(kept["index"]) == found["clean"]["correct"] - found["worst"]["correct"] > 0
     assert (network(torch.from_numpy(kept["images"])).argmax(1).numpy() != kept["label"]).all()
-    assert set(kept["attack"].tolist()) <= {"pgd", "square"}
+    assert {name for name in kept["attack"].tolist() if not name.startswith("second-look-")} <= {"pgd", "square"}
 
 
 def test_a_black_box_and_what_it_leaves_out(

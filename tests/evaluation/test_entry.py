@@ -105,7 +105,9 @@ def test_outputs_of_other_precisions_work(kind: str) -> None:
         (plan_suite("s", PGD, universal={"form": "sgd"}), {"held_out": (pictures(4), [9] * 4)}, "reach up to 9"),
         (PGD, {"labels": [-1] * 20}, "classes from 0 wanted, these reach down to -1"),
         (PGD, {"threat": "linf"}, "threat: Threat"),
-        (PGD, {"images": DataLoader(TensorDataset(pictures()))}, r"got DataLoader; collect them: torch\.cat"),
+        (PGD, {"images": DataLoader(TensorDataset(pictures())), "labels": None}, r"batches \(images, labels\) wanted"),
+        (PGD, {"images": DataLoader(TensorDataset(pictures()))}, "labels: None wanted beside a DataLoader"),
+        (PGD, {"batch_size": 0}, "batch_size: a number of images from 1"),
         (PGD, {"images": pictures() * 1.00001 + 0.001}, r"reach from 0\.00\d+ to 1\.0\d{4,}; clip them"),
     ],
 )

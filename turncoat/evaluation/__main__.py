@@ -1,32 +1,59 @@
-"""Any weights file against a suite: python -m turncoat.evaluation --model best.safetensors --dataset cifar10
+"""Any network against a suite, on any images.
 
-The threat is the data set's in params.yaml unless --norm and --epsilon say otherwise. Without a study only the data are
-needed: `python -m stages.download --dataset NAME`. A killed run goes on after its last finished batch when it is
-started again in the same folder.
+    python -m turncoat.evaluation --model best.safetensors --data cifar10
+    python -m turncoat.evaluation --model resnet20 --weights net.th --normalisation 0.5,0.5,0.5/0.2,0.2,0.2 --data pets
+    python -m turncoat.evaluation --model my_net.py:build --weights w.pth --data set.npz --epsilon 8/255
+
+The threat is the data set's in params.yaml unless --norm and --epsilon say otherwise. A killed run goes on after its
+last finished batch when it is started again in the same folder. The guide: docs/own-network.md
 """
 
 import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from turncoat.errors import TurncoatError
+
+PARAMS = Path("params.yaml")
+ALONE = Path(__file__).with_name("alone.yaml")  # where there is no params.yaml
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m turncoat.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, type=Path, help="a weights file (safetensors)")
-    parser.add_argument("--dataset", required=True, help="a name under `datasets` in params.yaml")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a weights file of turncoat, a network's name (resnet20, timm/NAME, torchvision/NAME), a factory of your "
+        "own (file.py:NAME, package.module:NAME), or robustbench:ID",
+    )
+    parser.add_argument("--weights", help="a state dict or safetensors for a network that --model names")
+    parser.add_argument("--model-args", nargs="+", default=[], metavar="NAME=VALUE", help="keywords for that network")
+    parser.add_argument(
+        "--normalisation", help="what the weights were trained behind: MEANS/DEVIATIONS, data, library or none"
+    )
+    parser.add_argument("--classes", type=int, help="logits of the network (as many as the images have classes)")
+    parser.add_argument(
+        "--data",
+        help="a folder of classes, a .npz, parquet files, or a name under `datasets` (./NAME is a folder); beside "
+        "--dataset: the folder that holds data sets and perturbed/",
+    )
+    parser.add_argument("--dataset", help="a name under `datasets` in params.yaml")
+    parser.add_argument("--image-size", nargs="+", type=int, metavar="SIDE", help="side, or height and width, to fit")
     parser.add_argument("--suite", default="standard", help="a name under `suites` in params.yaml (standard)")
-    parser.add_argument("--params", default="params.yaml", type=Path)
-    parser.add_argument("--data", default="data", type=Path, help="the folder that holds data sets and perturbed/")
+    parser.add_argument("--params", type=Path, help="params.yaml here, else turncoat's suites and data sets alone")
     parser.add_argument("--images", type=int, help="the first so many test images (the suite's)")
+    parser.add_argument("--batch-size", type=int, help="images an attack works on at a time (the suite's)")
     parser.add_argument("--norm", choices=("linf", "l2", "l1"))
     parser.add_argument("--epsilon", type=radius, help="radius for images in [0, 1]; 8/255 is a number")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--black-box", action="store_true", help="leave out what needs gradients")
     parser.add_argument("--json", type=Path, help="write all measurements and flags to this file")
+    parser.add_argument("--robustbench", type=Path, help="write RobustBench's model-info form to this file")
+    parser.add_argument("--save", type=Path, help="write the worst adversarial image of each that fell to this .npz")
     try:
         _run(parser.parse_args())
     except TurncoatError as error:
@@ -40,46 +67,94 @@ def radius(text: str) -> float:
     return float(numerator) / (float(denominator or 1) or float("nan"))  # validated with the rest of the threat
 
 
+def _threat(given: argparse.Namespace, ours: Any, name: str) -> dict[str, Any]:
+    """Norm and epsilon as asked for, or the data set's; `ours` is None for images of one's own."""
+    if ours is None:
+        if given.epsilon is None:
+            raise TurncoatError("--epsilon: wanted for images of your own, such as --epsilon 8/255")
+        return {"norm": given.norm or "linf", "epsilon": given.epsilon}
+    if given.norm not in (None, ours.norm) and given.epsilon is None:
+        raise TurncoatError(f"--norm {given.norm}: {name}'s epsilon is one of {ours.norm}; give --epsilon too")
+    return {"norm": given.norm or ours.norm, "epsilon": ours.epsilon if given.epsilon is None else given.epsilon}
+
+
+def _check_numbers(given: argparse.Namespace) -> None:
+    for option, least in (("images", 1), ("batch_size", 1), ("classes", 2)):
+        value = getattr(given, option)
+        if value is not None and value < least:
+            raise TurncoatError(f"--{option.replace('_', '-')}: at least {least} wanted (got {value})")
+    if given.image_size and len(given.image_size) > 2:
+        raise TurncoatError("--image-size: a side, or height and width, wanted")
+    for path in (given.json, given.robustbench, given.save):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise TurncoatError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+
+
 def _run(given: argparse.Namespace) -> None:
-    from turncoat import data, models
     from turncoat.attacks import Threat
     from turncoat.data.batches import resident
     from turncoat.evaluation import build_suite, evaluate
+    from turncoat.evaluation.brought import Network, keywords, named_images, normalisation, own_images
     from turncoat.evaluation.journal import Journal, evaluation_key
+    from turncoat.evaluation.keeper import Keeper, save_adversarial
+    from turncoat.evaluation.model_info import model_info
+    from turncoat.evaluation.outside import as_network
     from turncoat.evaluation.perturbed import load_perturbed
     from turncoat.evaluation.records import flag_rows, measurements
     from turncoat.evaluation.suite import check_name
-    from turncoat.files import sha256, write_json
+    from turncoat.files import write_json
     from turncoat.settings import ThreatSettings, load, validate
     from turncoat.training import Scratch, resolve
 
-    settings = load(given.params)
-    check_name(given.dataset, settings.datasets, "--dataset")
+    settings = load(given.params or (PARAMS if PARAMS.exists() else ALONE))
+    if given.dataset is None and given.data is None:
+        raise TurncoatError("--data: wanted: a folder of classes, a .npz, or a name such as cifar10")
+    name = given.dataset or (given.data if given.data in settings.datasets else None)
+    shelf = Path(given.data if given.dataset and given.data else "data")
+    if given.dataset:
+        check_name(given.dataset, settings.datasets, "--dataset")
     check_name(given.suite, settings.suites, "--suite")
-    ours = settings.datasets[given.dataset].threat
-    asked = {"norm": given.norm or ours.norm, "epsilon": ours.epsilon if given.epsilon is None else given.epsilon}
-    if given.norm not in (None, ours.norm) and given.epsilon is None:
-        raise TurncoatError(f"--norm {given.norm}: {given.dataset}'s epsilon is one of {ours.norm}; give --epsilon too")
-    if given.images is not None and given.images < 1:
-        raise TurncoatError(f"--images: at least 1 wanted (got {given.images})")
+    _check_numbers(given)
+    asked = _threat(given, settings.datasets[name].threat if name else None, str(name))
     threat = Threat(**validate(ThreatSettings, asked, "--threat", "command line").model_dump())
     suite = build_suite(given.suite, settings.suites[given.suite])
-    count = given.images or suite.images
+    trusted = frozenset({settings.datasets[name].model} if name else ())
+    chosen = Network(
+        given.model, given.weights, keywords(given.model_args), normalisation(given.normalisation), trusted
+    )
     compute = resolve(settings.compute)
-    folder, perturbed = given.data / given.dataset, given.data / "perturbed" / given.dataset / str(given.seed)
-    network = compute.place(models.load(given.model, trusted={settings.datasets[given.dataset].model}))
-    images = data.load(folder)
+    source = settings.datasets[name].data.source if name else Path(given.data).stem
+
+    images = (
+        named_images(name, settings.datasets[name].data, shelf / name)
+        if name
+        else own_images(given.data, given.image_size)
+    )
+    count = given.images or suite.images
+    made, told = chosen.made(images, given.classes or len(images.classes), threat, source)
+    network = compute.place(made)
     test = resident(images.test.images[:count], images.test.labels[:count], compute.device)
-    apart = resident(images.validation.images, images.validation.labels, compute.device)
-    stored = load_perturbed(perturbed) if (perturbed / "perturbed.json").exists() else {}
-    missing = [name for name, plan in suite.attacks.items() if plan.stored and plan.stored not in stored]
+    perturbed = shelf / "perturbed" / str(name) / str(given.seed)
+    stored = load_perturbed(perturbed) if name and (perturbed / "perturbed.json").exists() else {}
+    missing = [attack for attack, plan in suite.attacks.items() if plan.stored and plan.stored not in stored]
     if missing:
-        print(f"left out: {', '.join(missing)}: {perturbed} holds no such images", flush=True)
-        suite = replace(suite, attacks={name: plan for name, plan in suite.attacks.items() if name not in missing})
+        where = f"{perturbed} holds no such images" if name else "no stored images belong to your own"
+        print(f"left out: {', '.join(missing)}: {where}", flush=True)
+        suite = replace(suite, attacks={key: plan for key, plan in suite.attacks.items() if key not in missing})
+    if suite.universal and images.held_out is None:
+        print("left out: universal: it needs images apart from those tested", flush=True)
+        suite, missing = replace(suite, universal={}), [*missing, "universal"]
+    as_network(network, suite, given.black_box)  # refused before anything is measured
+    held_out = None
+    if suite.universal and images.held_out is not None:
+        apart = resident(images.held_out.images, images.held_out.labels, compute.device)
+        held_out = (apart.floats(), apart.labels)
 
     described = {"suite": settings.suites[given.suite].model_dump(), "images": count, "left_out": missing, **asked}
-    inputs = [given.model, folder / "dataset.json", *([perturbed / "perturbed.json"] if stored else [])]
-    described |= {"seed": given.seed, "device": str(compute.device)}
+    inputs = [*chosen.files, *images.files, *([perturbed / "perturbed.json"] if stored else [])]
+    described |= {"seed": given.seed, "device": str(compute.device), "images_of": dict(images.told), "network": told}
+    described |= {"save": bool(given.save), "batch_size": given.batch_size, "black_box": given.black_box}
+    described |= {"model": given.model, "args": dict(chosen.args or {})}
     key = evaluation_key(described, inputs, ["turncoat.evaluation.__main__"])
     with Scratch(key) as scratch:
         result = evaluate(
@@ -89,13 +164,22 @@ def _run(given: argparse.Namespace) -> None:
             threat,
             suite,
             seed=given.seed,
+            batch_size=given.batch_size,
+            keep=Keeper(scratch.folder / "adversarial") if given.save else False,
+            black_box=given.black_box,
             stored=stored,
-            held_out=(apart.floats(), apart.labels),
+            held_out=held_out,
             journal=Journal(scratch.folder / "journal"),
         )
-        found = measurements(result, images.classes) | {"flags": flag_rows(result)}
+        classes = [*images.classes, *map(str, range(len(images.classes), given.classes or 0))]
+        found = measurements(result, classes) | {"flags": flag_rows(result)}
         if given.json:
-            write_json(given.json, {"model": sha256(given.model), "threat": asked, "suite": given.suite, **found})
+            about = told["sha256"] if list(told) == ["sha256"] else told  # a file of turncoat says the rest itself
+            write_json(given.json, {"model": about, "threat": asked, "suite": given.suite, **found})
+        if given.robustbench:
+            write_json(given.robustbench, model_info(result, given.model, source, threat))
+        if given.save and result.adversarial is not None:
+            save_adversarial(given.save, result.adversarial)
         scratch.clear()
 
     print(f"{'clean':<20} {result.clean.mean():7.2%}  of {len(result.clean)} images")

@@ -4,6 +4,7 @@ What is harmless is taken: arrays for tensors, lists of labels, a threat as a tu
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,25 @@ from torch import Tensor
 from turncoat.attacks import CORRUPTIONS, SHIFTS, Threat
 from turncoat.attacks.threat import TOLERANCE
 from turncoat.errors import TurncoatError
+from turncoat.evaluation.outside import on_disk
 from turncoat.evaluation.pristine import Pristine, drawing
 from turncoat.evaluation.results import Flag
 from turncoat.evaluation.suite import Suite, plan_suite
 from turncoat.randomness import generator, seed_of
 
 FEW = 2  # images of the first pass
+ROWS = 500  # images looked at at a time: they may lie on the disk
 
 
-def as_suite(given: Any) -> Suite:
-    """A suite, or attacks by name as params.yaml writes them."""
+def as_suite(given: Any, batch_size: Any = None) -> Suite:
+    """A suite, or attacks by name as params.yaml writes them; with another `batch_size` where one is given."""
+    if batch_size not in (None, "auto") and (type(batch_size) is not int or batch_size < 1):
+        raise TurncoatError(f"batch_size: a number of images from 1, or auto, wanted (got {batch_size!r})")
+    more = {} if batch_size is None else {"batch_size": batch_size}
     if isinstance(given, Suite):
-        return given
+        return replace(given, **more)
     if isinstance(given, Mapping):
-        return plan_suite("given", given)
+        return plan_suite("given", given, **more)
     raise TurncoatError(
         f"suite: attacks by name, {{'pgd-20': {{'attack': 'pgd', 'steps': 20}}}}, or a Suite wanted (got {given!r}); "
         "a suite of params.yaml is build_suite(name, load().suites[name])"
@@ -47,13 +53,17 @@ def as_threat(given: Any) -> Threat:
 
 def as_images(given: Any, name: str = "images") -> Tensor:
     """(n, c, h, w) float32 in [0, 1]: the given tensor itself, but where it must be another."""
-    images = torch.from_numpy(given.copy()) if isinstance(given, np.ndarray) and given.dtype.kind in "fiu" else given
+    images = given
+    if isinstance(given, np.memmap) and given.dtype == np.float32:
+        images = on_disk(given)
+    elif isinstance(given, np.ndarray) and given.dtype.kind in "fiu":
+        images = torch.from_numpy(given.copy())
     if not isinstance(images, Tensor):
-        hint = "; collect them: torch.cat([batch for batch, _ in loader])" * hasattr(given, "batch_size")
-        raise TurncoatError(f"{name}: a float32 tensor (n, c, h, w) wanted, got {type(given).__name__}{hint}")
+        raise TurncoatError(f"{name}: a float32 tensor (n, c, h, w) wanted, got {type(given).__name__}")
     if images.dtype != torch.float32 or images.dim() != 4 or not len(images):
         raise TurncoatError(f"{name}: float32 (n, c, h, w) wanted, got {images.dtype} {tuple(images.shape)}")
-    low, high = float(images.min()), float(images.max())
+    low = min(float(part.min()) for part in images.split(ROWS))
+    high = max(float(part.max()) for part in images.split(ROWS))
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         hint = "undo their normalisation: it belongs into the model"
         if high > 1 and low >= 0:

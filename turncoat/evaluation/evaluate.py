@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from turncoat.attacks import Threat, pgd
 from turncoat.errors import TurncoatError
-from turncoat.evaluation import audit, entry, flags, ladder, probes
+from turncoat.evaluation import audit, entry, flags, ladder, outside, probes
 from turncoat.evaluation.journal import Journal
+from turncoat.evaluation.keeper import Keeper
 from turncoat.evaluation.planned import Planned
 from turncoat.evaluation.pristine import Pristine, drawing
 from turncoat.evaluation.results import Evaluation, Flag, Outcome, counted
@@ -25,18 +26,22 @@ from turncoat.evaluation.second_look import Logarithm, looks, second_look
 from turncoat.evaluation.steadiness import Steadiness
 from turncoat.evaluation.suite import Suite
 from turncoat.randomness import seed_of
+from turncoat.settings import Auto
 
 CURVE = Planned(pgd, {"steps": 20})  # the attack of the security curve
 
 
 def evaluate(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    model: nn.Module | Callable[[Tensor], Any],
+    images: Any,
+    labels: Any,
     threat: Threat,
     suite: Suite | Mapping[str, Mapping[str, Any]],
     *,
     seed: int = 0,
+    batch_size: int | Auto | None = None,
+    keep: bool | Keeper = False,
+    black_box: bool = False,
     stored: Mapping[str, Tensor] | None = None,
     held_out: tuple[Tensor, Tensor] | None = None,
     journal: Journal | None = None,
@@ -50,11 +55,16 @@ def evaluate(
     seen nothing yet, gives each verdict. Nothing of the caller's changes: module, modes, tensors, global generators.
 
     Args:
-        model: any module from float32 images in [0, 1] to logits.
+        model: any module from float32 images in [0, 1] to logits; or a bare function, whose answers alone are seen.
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64; on the model's device. Arrays and lists are taken.
+            A float32 `np.memmap` stays on the disk. `images` may be a DataLoader of both, with `labels` None: it is
+            gone through once, into a file that goes away with the process.
         threat: or (norm, epsilon).
         suite: a `Suite`, or attacks as params.yaml writes them: `{"pgd-20": {"attack": "pgd", "steps": 20}}`.
         seed: of all that the attacks and a random network draw.
+        batch_size: images that an attack works on at a time; None: the suite's.
+        keep: return the images that brought the network down, as `result.adversarial`.
+        black_box: leave out, and name in a flag, all of the suite that needs gradients.
         stored: adversarial images by name, for the suite's transfer attacks; each as many as `images`.
         held_out: images and labels apart from those tested, where the suite makes universal perturbations.
         journal: where finished batches are kept, so that a killed evaluation goes on; of this very evaluation only.
@@ -67,13 +77,19 @@ def evaluate(
         TurncoatError: before any attack: images outside [0, 1] or of a wrong type, labels or outputs that do not fit, a
             suite that asks for images that are not there or are of another kind. Later: an attack that left its ball.
     """
-    suite, threat = entry.as_suite(suite), entry.as_threat(threat)
+    suite, threat = entry.as_suite(suite, batch_size), entry.as_threat(threat)
+    network, blind, suite, left_out = outside.as_network(model, suite, black_box)
+    keeper = Keeper() if keep is True else keep or None
+    if keeper is not None:
+        keeper.threat = threat
     with torch.inference_mode(False), drawing(seed_of(seed, "evaluate")):
+        if outside.is_loader(images):
+            images, labels = outside.collected(images, labels)
         images = entry.as_images(images)
         labels = entry.as_labels(labels, images)
         entry.try_scenes(suite, images)
         held, moved = entry.stored_images(suite, stored, images, threat)
-        pristine = Pristine(model)
+        pristine = Pristine(network)
         try:
             asked = entry.first_answer(pristine, images, labels, seed)
             runner = Runner(
@@ -85,14 +101,17 @@ def evaluate(
                 journal=Journal() if journal is None else journal,
                 scope=scope,
                 stored=held,
+                keeper=keeper,
             )
             runner.passes["forward"] += asked
             if suite.universal:
                 held_out = entry.held_out_images(held_out, images, runner.clean_logits.shape[1])
-            result = _evaluate(runner, suite, threat, held_out, checks, measured)
+            result = _evaluate(runner, suite, threat, held_out, checks and not blind, measured)
         finally:
             pristine.close()
-        result.flags += [*moved, *entry.spoilt(pristine)]
+        result.flags += [*moved, *entry.spoilt(pristine), *outside.unseen(blind, left_out)]
+        if keeper is not None:
+            result.adversarial = keeper.found(result, tuple(images.shape[1:]))
         return result
 
 

@@ -26,6 +26,7 @@ from turncoat.attacks.autoattack import EOT_DRAWS
 from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, ONE_STEP
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TARGETED = ("least-likely", "random", "next")
 Attack = Callable[..., Tensor]
 
 
@@ -43,6 +44,7 @@ class Planned:
         bpda: the purifier in front of a network is passed by in the backward pass. alone: the classifier behind the
             purifier is attacked as if there were none, and the whole is scored. Either meets networks with one only.
         deterministic: meets networks without randomness only.
+        targeted: the class that the attack leads to, see `aims`; "": any wrong one. Any wrong answer counts either way.
         precision: of the network's layers while it is attacked; logits, losses, the images made and all verdicts
             are float32.
     """
@@ -59,6 +61,7 @@ class Planned:
     bpda: bool = False
     alone: bool = False
     deterministic: bool = False
+    targeted: str = ""
     precision: str = "float32"
 
     @property
@@ -115,6 +118,28 @@ class Planned:
         Where not even the draws of one image fit they come one after the other, each of as many images as fit.
         """
         return room // self.draws if 0 < self.draws <= room else room
+
+    @property
+    def blind(self) -> bool:
+        """Whether it needs answers alone: no gradient."""
+        return self.function in (None, square, rotate_translate)
+
+    def aims(self, logits: Tensor, labels: Tensor, source: torch.Generator) -> Tensor | None:
+        """The class (n,) that each image is led to; None: any but its own.
+
+        Args:
+            logits: (n, classes) of the clean images.
+        """
+        if not self.targeted:
+            return None
+        classes = logits.shape[1]
+        if self.targeted == "least-likely":
+            own = torch.nn.functional.one_hot(labels, classes).bool()
+            return logits.masked_fill(own, torch.inf).argmin(1)
+        ahead = torch.ones_like(labels)
+        if self.targeted == "random":
+            ahead = torch.randint(1, classes, labels.shape, generator=source, device=labels.device)
+        return (labels + ahead) % classes
 
     def parts(self, threat: Threat) -> dict[str, Attack]:
         """The attacks that this one consists of, by name; each is meant for what those before it left standing."""

@@ -68,6 +68,23 @@ class Outcome:
         return Outcome(np.where(harder, other.right, self.right), np.maximum(self.harm, other.harm))
 
 
+@dataclass(frozen=True)
+class Adversarial:
+    """The images that brought a network down: one of each image that was right and did not stand in the worst case.
+
+    Attributes:
+        index, label: (k,) int64, the places among the images and their classes.
+        images: (k, c, h, w) float32 in [0, 1]: of all that an attack of the threat made, the one with the largest
+            margin of a wrong class over the right one.
+        attack: the name of the attack that made it, with its part where it has several.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    images: NDArray[np.float32]
+    attack: NDArray[np.str_]
+
+
 @dataclass
 class Evaluation:
     """What a network did. Arrays have one row an image; `correct` holds, per attack, who stayed right under it.
@@ -81,6 +98,7 @@ class Evaluation:
     `scenes`: who is right under "shift <name> <severity>" and "corruption <name> <severity>"; who was not sent to the
     class by "universal <class>" (images of that class never are).
     `batch_size`: images that an attack met at a time, where the suite says `auto`.
+    `adversarial`: the images that brought the network down, where they were to be kept.
     """
 
     label: NDArray[np.int64]
@@ -102,6 +120,7 @@ class Evaluation:
     scenes: dict[str, Bools] = field(default_factory=dict)
     flags: list[Flag] = field(default_factory=list)
     batch_size: int = 0
+    adversarial: Adversarial | None = None
     overhead: dict[str, float] = field(default_factory=lambda: {"forward": 0.0, "backward": 0.0})
 
     @property

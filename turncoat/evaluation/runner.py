@@ -14,6 +14,7 @@ from turncoat.attacks import Threat, attacked, capacity
 from turncoat.attacks.folded import folded
 from turncoat.attacks.threat import check_inside
 from turncoat.evaluation.journal import Journal, packed, unpacked
+from turncoat.evaluation.keeper import Keeper
 from turncoat.evaluation.planned import Attack, Planned, call
 from turncoat.evaluation.pristine import Forgetful, Pristine, apart, drawing
 from turncoat.evaluation.results import DRAWS, Bools, Evaluation, Outcome
@@ -43,6 +44,7 @@ class Runner:
         journal: Journal,
         scope: str = "",
         stored: Mapping[str, Tensor] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.pristine = model if isinstance(model, Pristine) else Pristine(model)
         self.images, self.labels, self.seed = images, labels, seed
@@ -52,6 +54,7 @@ class Runner:
         self.comparable = True  # the target gives the network's own logits
         self.spots, self.apart = 0, 0.0  # images asked of the target once more; how far it was from the verdicts
         self.journal, self.scope, self.stored = journal, scope, stored or {}
+        self.keeper = keeper
         # chosen once: which numbers an attack draws hangs on it, and a run that was killed must go on with the same
         self.batch_size: int = (
             journal.once(f"{scope} batch size", lambda: capacity.batch_size(self.target, images))
@@ -238,6 +241,7 @@ class Runner:
                             # what the attack sees fall may stand: in another draw, behind the purifier
                             early_stop=not blind,
                             clean_logits=None if blind else self.clean_logits[index[rows]],
+                            **self._targets(planned, index[rows], name, number, part),
                         )
                         for part, rows in enumerate(torch.arange(len(index), device=index.device).split(few))
                     ]
@@ -246,12 +250,19 @@ class Runner:
             check_inside(adversarial, images, None if planned.spatial else threat, name)
             verdict = self.logits(adversarial, place)
             right = verdict.argmax(1) == labels
+            if self.keeper is not None and not planned.spatial and threat == self.keeper.threat:
+                self.keeper.offer(f"{self.scope} {name} {number}", name, place, adversarial, verdict, labels)
             more: dict[str, Any] = {"harm": self._harm(adversarial, labels, place)} if self.random else {}
             if self.comparable and not self.random and not planned.alone and attack is not None:
                 more["apart"] = self._spot(adversarial[:SPOT], verdict[:SPOT])
             return {"right": packed(right.cpu().numpy()), **more, **self.passes}
         finally:
             self.passes = before
+
+    def _targets(self, planned: Planned, index: Tensor, name: str, number: int, part: int) -> dict[str, Tensor]:
+        source = generator(self.seed, "targets", name, number, part, device=self.images.device)
+        aims = planned.aims(self.clean_logits[index], self.labels[index], source)
+        return {} if aims is None else {"targets": aims}
 
     def _spot(self, adversarial: Tensor, verdict: Tensor) -> float:
         """How far the attacked network, asked once more for what the attack made, is from the verdict."""

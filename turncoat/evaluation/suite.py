@@ -13,7 +13,7 @@ from turncoat.attacks import ATTACKS, CORRUPTIONS, SHIFTS, Threat, pgd, universa
 from turncoat.attacks.shifts import SEVERITIES
 from turncoat.attacks.wrappers import AVERAGES
 from turncoat.errors import TurncoatError
-from turncoat.evaluation.planned import PRECISIONS, Attack, Planned
+from turncoat.evaluation.planned import PRECISIONS, TARGETED, Attack, Planned
 from turncoat.evaluation.results import SECOND_LOOK, TAKEN, WORST_UNDER
 from turncoat.settings import SHARES, Auto, SuiteSettings, ThreatSettings, validate
 
@@ -21,7 +21,8 @@ from turncoat.settings import SHARES, Auto, SuiteSettings, ThreatSettings, valid
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
 # What an entry may say beside the settings of its attack.
 OF_THE_ENTRY = (
-    "threat", "eot", "average", "doublings", "among", "fixed", "bpda", "alone", "deterministic", "precision",
+    "threat", "eot", "average", "doublings", "among", "fixed", "bpda", "alone", "deterministic", "targeted",
+    "precision",
 )  # fmt: skip
 AMONG = ("clean", "standing")
 MOST = 12  # doublings: 4,096 times the passes
@@ -81,6 +82,11 @@ def plan_attack(raw: Mapping[str, Any], where: str) -> Planned:
         raise TurncoatError(f"params.yaml: {where}.threat: {name} moves pixels, no norm bounds it; leave it out")
     if planned.settings.get("compile") and (planned.draws or planned.fixed):
         raise TurncoatError(f"params.yaml: {where}.compile: not with eot or fixed, whose passes differ; leave one out")
+    if planned.targeted and "targets" not in inspect.signature(attack).parameters:
+        able = ", ".join(
+            key for key, known in ATTACKS.items() if "targets" in inspect.signature(cast(Attack, known)).parameters
+        )
+        raise TurncoatError(f"params.yaml: {where}.targeted: {name} takes no target class; {able} do")
     if "average" in entry and not planned.draws:
         raise TurncoatError(f"params.yaml: {where}.average: of what? It goes with eot only; leave it out")
     if planned.doublings and not (planned.eot and type(planned.settings.get("steps")) is int):
@@ -182,6 +188,8 @@ def _checked(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         check_name(str(entry["average"]), AVERAGES, f"params.yaml: {where}.average")
     if "among" in entry:
         check_name(str(entry["among"]), AMONG, f"params.yaml: {where}.among")
+    if "targeted" in entry:
+        check_name(str(entry["targeted"]), TARGETED, f"params.yaml: {where}.targeted")
     if "precision" in entry:
         check_name(str(entry["precision"]), PRECISIONS, f"params.yaml: {where}.precision")
     return checked

@@ -1,0 +1,175 @@
+"""python -m turncoat.evaluation on networks and images that no study made."""
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.evaluation.conftest import digits
+from turncoat.errors import TurncoatError
+from turncoat.evaluation.__main__ import ALONE, main
+from turncoat.models.given import find
+from turncoat.settings import load
+
+ROOT = Path(__file__).parents[2]
+PARAMS = """
+study: {datasets: [cifar10], arms: [frozen], seeds: [0], suite: s}
+arms: {}
+perturbations: {fgsm: {attack: fgsm}, pgd-20: {attack: pgd, steps: 20}}
+suites:
+  s: {images: 60, attacks: {pgd: {attack: pgd, steps: 10}, square: {attack: square, queries: 50}}, audit: 0}
+"""
+FACTORY = """
+from torch import nn
+def build(width=64):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stranger's folder: a network in a file, its weights, images in an archive; no params.yaml of a study."""
+    images, labels = digits()
+    pixels = (images * 255).round().to(torch.uint8).numpy()[:, 0]
+    np.savez(tmp_path / "set.npz", images=pixels[:200], labels=labels[:200].numpy())
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in network.state_dict().items()}}, tmp_path / "w.pth"
+    )
+    (tmp_path / "net.py").write_text(FACTORY)
+    (tmp_path / "s.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluation", *words])
+    main()
+
+
+MINE = ("--model", "net.py:build", "--weights", "w.pth", "--normalisation", "none", "--model-args", "width=64")
+ON = ("--data", "set.npz", "--epsilon", "0.15", "--params", "s.yaml", "--suite", "s")
+
+
+def test_a_network_of_ones_own_on_images_of_ones_own(
+    folder: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--json", "f.json", "--robustbench", "rb.json", "--save", "adv.npz", "--batch-size", "25")
+    command(monkeypatch, *MINE, *ON, *files)
+    assert "worst case" in capsys.readouterr().out
+    found, info = (json.loads((folder / name).read_text()) for name in ("f.json", "rb.json"))
+    assert found["model"]["weights"] == "w.pth"
+    assert found["clean"]["n"] == 60
+    assert info["clean_acc"] == f"{100 * found['clean']['correct'] / 60:.2f}"
+    assert info["autoattack_acc"] is None
+    kept = np.load(folder / "adv.npz", allow_pickle=False)
+    assert len(kept["index"]) == found["clean"]["correct"] - found["worst"]["correct"] > 0
+    assert (network(torch.from_numpy(kept["images"])).argmax(1).numpy() != kept["label"]).all()
+    assert {name for name in kept["attack"].tolist() if not name.startswith("second-look-")} <= {"pgd", "square"}
+
+
+def test_a_black_box_and_what_it_leaves_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, *MINE, *ON, "--black-box", "--json", "f.json")
+    assert list(json.loads((folder / "f.json").read_text())["attacks"]) == ["square"]
+    assert "DO NOT BELIEVE: black-box" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((*MINE, *ON, "--suite", "q"), "--suite: 'q' is not defined"),
+        ((*MINE, "--data", "set.npz"), "--epsilon: wanted for images of your own"),
+        ((*MINE,), "--data: wanted"),
+        ((*MINE, *ON, "--data", "none"), "none: no such file or folder"),
+        ((*MINE, *ON, "--weights", "no.pth"), "weights no.pth: no such file"),
+        ((*MINE, *ON, "--model", "nett.py:build"), "nett.py: no such file"),
+        ((*MINE, *ON, "--model", "net.py:bild"), "net.py has no function or class bild"),
+        ((*MINE, *ON, "--model-args", "width"), "--model-args: name=value wanted"),
+        ((*MINE, *ON, "--model-args", "width=3"), "the weights do not fit the network"),
+        ((*MINE, *ON, "--normalisation", "0.5"), "--normalisation: data, library, none, or means"),
+        ((*MINE[:4], *ON), "--normalisation is missing"),
+        (("--model", "resnet20", *ON), "--weights: wanted: resnet20 has none"),
+        (("--model", "resnet21", *ON), "no such weights file and no network of this name"),
+        (("--model", "robustbench:Standard", *ON), "pip install robustbench"),
+        ((*MINE, *ON, "--batch-size", "0"), "--batch-size: at least 1"),
+        ((*MINE, *ON, "--save", "no/adv.npz"), "make it first"),
+    ],
+)
+def test_what_is_wrong_is_refused_in_one_line(
+    words: tuple[str, ...],
+    says: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("turncoat.evaluation.runner.call", lambda *_, **__: pytest.fail("an attack was run"))
+    monkeypatch.setitem(sys.modules, "robustbench", None)
+    with pytest.raises(SystemExit) as refused:
+        command(monkeypatch, *words)
+    assert refused.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert says in said
+    assert "\n" not in said
+
+
+def test_robustbench_is_asked_for_its_network(
+    folder: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load_model(**words: str) -> nn.Module:
+        asked.append(words)
+        return network
+
+    stub = types.ModuleType("robustbench.utils")
+    stub.load_model = load_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "robustbench", types.ModuleType("robustbench"))
+    monkeypatch.setitem(sys.modules, "robustbench.utils", stub)
+    command(monkeypatch, "--model", "robustbench:Carmon2019Unlabeled", *ON, "--json", "f.json")
+    assert asked == [{"model_name": "Carmon2019Unlabeled", "dataset": "set", "threat_model": "Linf"}]
+    assert json.loads((folder / "f.json").read_text())["model"] == {"name": "robustbench:Carmon2019Unlabeled"}
+
+
+def test_the_packaged_suites_are_those_of_params_yaml() -> None:
+    alone, whole = load(ALONE), load(ROOT / "params.yaml")
+    assert alone.suites == whole.suites
+    assert alone.perturbations == whole.perturbations
+
+
+def cifar() -> tuple[Tensor, Tensor]:
+    """The first 20 test images of CIFAR-10, out of the mirror."""
+    file = Path(os.environ.get("TURNCOAT_MIRROR", "none")) / "cifar-10-batches-py/test_batch"
+    try:
+        find("resnet20-12fca82f.th")
+    except TurncoatError as error:
+        pytest.skip(str(error))
+    if not file.is_file():
+        pytest.skip(f"{file}: CIFAR-10 is not there; TURNCOAT_MIRROR may name its folder")
+    assert hashlib.md5(file.read_bytes()).hexdigest() == "40351d587109b95175f43aff81a1287e"  # before a pickle is run
+    raw = pickle.loads(file.read_bytes(), encoding="bytes")  # noqa: S301
+    return torch.tensor(raw[b"data"][:20].reshape(-1, 3, 32, 32)), torch.tensor(raw[b"labels"][:20])
+
+
+def test_the_guides_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = cifar()
+    np.savez(tmp_path / "cifar.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
+    guide = (ROOT / "docs/own-network.md").read_text()
+    block = next(part for part in guide.split("```")[1::2] if "resnet20-12fca82f.th" in part and "--data" in part)
+    words = block.removeprefix("sh").replace("\\\n", " ").split()[3:]  # behind python -m turncoat.evaluation
+    words[words.index("--data") + 1] = "cifar.npz"  # 20 of them: reading the whole set takes a minute
+    words[words.index("--images") + 1] = "20"
+    (tmp_path / "networks").symlink_to(Path(find("resnet20-12fca82f.th")).absolute().parent)
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, *words, "--json", "f.json")
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["clean"]["correct"] >= 16
+    assert found["attacks"]["autoattack"]["correct"] == 0

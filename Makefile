@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test bench official test-faults test-slow check mlflow clean
+.PHONY: help setup repro test bench official test-faults test-slow check mlflow reference clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ verify: scm ## check every record, weights file, stored array and cached object 
 
 mlflow: setup ## rebuild the MLflow store from the files of the study
 	python -m stages.mlflow
+
+reference: setup ## the pages of the kept studies, by today's code and claims: .scratch/reference/NAME/reports/report.html
+	python -m stages.reference build
 
 clean: ## remove what the stages made and what tools left (.venv, DVC's cache, downloads and unsent rows stay)
 	rm -rf data models .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test bench official test-faults test-slow check mlflow reference clean
+.PHONY: help setup repro test bench official test-faults test-slow check mlflow reference atlas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ mlflow: setup ## rebuild the MLflow store from the files of the study
 
 reference: setup ## the pages of the kept studies, by today's code and claims: .scratch/reference/NAME/reports/report.html
 	python -m stages.reference build
+
+atlas: setup ## one page over all kept studies: reports/reference/atlas.html, and its headlines in README.md
+	python -m stages.reference atlas
 
 clean: ## remove what the stages made and what tools left (.venv, DVC's cache, downloads and unsent rows stay)
 	rm -rf data models .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,6 +2,7 @@
 
     python -m stages.reference keep NAME          params.yaml, settings.json, records.tar.xz, summary.json
     python -m stages.reference build [NAME ...]   .scratch/reference/NAME/reports/report.html, tables/, verdicts.json
+    python -m stages.reference atlas              reports/reference/atlas.html, atlas.json, and a table in README.md
 
 A page is built by today's code and today's claims, from records that name the commit that made them. It is no DVC
 stage; `make reference` builds all.
@@ -25,6 +26,7 @@ def arguments() -> argparse.Namespace:
     keeping.add_argument("--partial", action="store_true", help="keep it although cells are missing")
     building = commands.add_parser("build", help="unpack kept studies, judge them, make their pages")
     building.add_argument("names", nargs="*", metavar="NAME", help="all, if none is named")
+    commands.add_parser("atlas", help="one page over all kept studies")
     return parser.parse_args()
 
 
@@ -32,8 +34,10 @@ def main() -> None:
     given = arguments()
     if given.command == "keep":
         keep(given.name, given.partial)
-    else:
+    elif given.command == "build":
         build(given.names)
+    else:
+        atlas()
 
 
 def keep(name: str, partial: bool = False) -> None:
@@ -77,6 +81,30 @@ def build(names: list[str]) -> None:
         kept.unpack(folder, root)
         found, verdicts = report.build(settings, resolve, chapters.load(), root, kept=True)
         print(f"{root / 'reports/report.html'}: {len(found.records)} cells; {report.tally(verdicts)}", flush=True)
+
+
+def atlas(folder: Path | None = None, readme: Path = Path("README.md")) -> None:
+    """Judge all kept studies, write atlas.json and atlas.html into `folder`, and the headlines into `readme`.
+
+    Raises:
+        TurncoatError: the marks around the table are not in `readme`; nothing is written then.
+    """
+    from turncoat.files import write_atomic, write_json
+    from turncoat.papers import chapters
+    from turncoat.reporting import atlas, kept, study
+
+    papers = [chapter.paper for chapter in chapters.load()]
+    studies = {}
+    for name in kept.names():
+        settings, resolve = kept.read(kept.FOLDER / name)
+        kept.unpack(kept.FOLDER / name, BUILT / name)
+        studies[name] = study.load(settings, resolve, BUILT / name, kept=True)
+    rows, target = atlas.table(studies, papers), folder or kept.FOLDER
+    text = atlas.written(readme.read_text(), atlas.lines(papers, rows), readme)
+    write_atomic(target / "atlas.html", atlas.page(papers, rows))
+    write_json(target / "atlas.json", rows)
+    write_atomic(readme, text)
+    print(f"{target / 'atlas.html'}: {sum(row['counts'] for row in rows)} verdicts in {len(rows)} rows")
 
 
 if __name__ == "__main__":

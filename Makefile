@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup scm repro test docs test-faults test-slow bench official peers verify mlflow clean
+.PHONY: help setup scm repro test docs test-faults test-slow bench official peers verify mlflow reference atlas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ verify: scm ## check every record, weights file, stored array and cached object 
 
 mlflow: setup ## rebuild the MLflow store from the files of the study
 	python -m stages.mlflow
+
+reference: setup ## the pages of the kept studies, by today's code and claims: .scratch/reference/NAME/reports/report.html
+	python -m stages.reference build
+
+atlas: setup ## one page over all kept studies: reports/reference/atlas.html, and its headlines in README.md
+	python -m stages.reference atlas
 
 clean: ## remove what the stages made and what tools left (.venv, DVC's cache, downloads and unsent rows stay)
 	rm -rf data models .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -266,7 +266,11 @@ def load(path: Path | str = "params.yaml") -> Settings:
     Raises:
         TurncoatError: a syntax fault, an unknown or missing key, a value out of range, an undefined name.
     """
-    values, says, files = merged(path)
+    return made(*merged(path), path)
+
+
+def made(values: dict[str, Any], says: dict[str, str], files: dict[tuple[str, str], str], path: Path | str) -> Settings:
+    """The settings out of values read already (`shelves.Merged`); raises as `load`."""
     settings = validate(Settings, values, "", str(path))
     settings._says, settings._files = says, files
     return settings

@@ -22,6 +22,13 @@ def test_wilson_is_statsmodels(pair: tuple[int, int]) -> None:
     assert wilson(*pair) == pytest.approx(proportion_confint(*pair, method="wilson"), abs=1e-9)
 
 
+@given(st.integers(1, 2000))
+def test_an_interval_holds_the_share_itself(n: int) -> None:
+    """To the last bit at the ends, or an error bar has a negative length."""
+    assert wilson(n, n).high == 1
+    assert wilson(0, n).low == 0
+
+
 @pytest.mark.parametrize(("correct", "n"), [(1, 0), (-1, 5), (6, 5)])
 def test_wilson_refuses_impossible_counts(correct: int, n: int) -> None:
     with pytest.raises(ValueError, match="correct must lie in"):

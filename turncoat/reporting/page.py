@@ -46,11 +46,11 @@ def render(
     drawn: Sequence[Drawn],
 ) -> str:
     """The page as HTML. The figures must lie in reports/figures/ already; the same files give the same bytes."""
-    environment = _environment()
-    environment.filters |= {"points": points, "p": p_text, "slug": lambda word: str(word).replace(" ", "-")}
+    templates = environment()
+    templates.filters |= {"points": points, "p": p_text, "slug": lambda word: str(word).replace(" ", "-")}
     papers = [chapter.paper for chapter in chapters]
     pictures = [(figure, _uri(study, figure)) for figure in drawn]
-    page = environment.get_template("report.html.j2").render(
+    page = templates.get_template("report.html.j2").render(
         study=study,
         settings=study.settings,
         norms=NORMS,
@@ -84,12 +84,13 @@ def diagram(chapter: Chapter) -> Markup:
     import jinja2
 
     try:
-        return Markup(_environment().from_string(chapter.diagram).render())
+        return Markup(environment().from_string(chapter.diagram).render())
     except jinja2.TemplateError as error:
         raise TurncoatError(f"{chapter.paper.name}/diagram.svg.j2: {error}") from error
 
 
-def _environment() -> "jinja2.Environment":
+def environment() -> "jinja2.Environment":
+    """The templates; what is put into them is escaped, and a name that is not given is an error."""
     import jinja2
 
     return jinja2.Environment(

@@ -19,19 +19,20 @@ MADE = ("tables", "figures", "curves", "robustbench")
 
 
 def build(
-    settings: Settings, resolve: Resolve, chapters: Sequence[Chapter], root: Path | str = "."
+    settings: Settings, resolve: Resolve, chapters: Sequence[Chapter], root: Path | str = ".", kept: bool = False
 ) -> tuple[Study, list[Verdict]]:
     """Read the study below `root` and write its report into `reports/` there; the same records give the same bytes.
 
     Args:
         chapters: the papers', in the order of the page.
+        kept: the records are of a kept study (`study.load`).
 
     Raises:
         TurncoatError: a record or its examples cannot be read or do not belong together.
     """
     root = Path(root)
     papers = [chapter.paper for chapter in chapters]
-    study = load(settings, resolve, root)
+    study = load(settings, resolve, root, kept)
     verdicts = judge_all(study, papers)
 
     reports = root / "reports"

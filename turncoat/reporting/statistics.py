@@ -188,7 +188,8 @@ def share_interval(mean: Mean) -> Interval:
 def _score(p: float, n: float, z: float) -> Interval:
     """All shares less than z of their own standard errors, of n, from p."""
     centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return Interval(max((centre - half) / (1 + z**2 / n), 0.0), min((centre + half) / (1 + z**2 / n), 1.0))
+    low, high = ((centre + side * half) / (1 + z**2 / n) for side in (-1, 1))
+    return Interval(min(max(low, 0.0), p), max(min(high, 1.0), p))  # rounding: at 0 and 1 an end is p itself
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -161,11 +161,12 @@ def expected(settings: Settings) -> list[Cell]:
     return [Cell(d, a, s) for d in study.datasets for a in study.arms for s in study.seeds]
 
 
-def load(settings: Settings, resolve: Resolve, root: Path | str = ".") -> Study:
+def load(settings: Settings, resolve: Resolve, root: Path | str = ".", kept: bool = False) -> Study:
     """Read the record of every expected cell; a cell without one, or with one from other settings, goes to `missing`.
 
     Args:
         resolve: what the records are to have been made with.
+        kept: the records were compared with these settings when they were kept; defaults may have changed since.
 
     Raises:
         TurncoatError: a record that cannot be read: broken JSON, a missing field, a count above its n.
@@ -186,7 +187,7 @@ def load(settings: Settings, resolve: Resolve, root: Path | str = ".") -> Study:
             raise TurncoatError(f"{path}: {where}: {fault['msg']}; run `{cell.command}`") from error
         if Cell(record.cell.dataset, record.cell.arm, record.cell.seed) != cell:
             missing[cell] = f"its record is of {record.cell.dataset}/{record.cell.arm}/{record.cell.seed}"
-        elif departure := _departure(record, cell, settings, resolve):
+        elif not kept and (departure := _departure(record, cell, settings, resolve)):
             missing[cell] = f"its record is from other settings: {departure} has changed"
         else:
             records[cell] = record

@@ -1,0 +1,66 @@
+"""The atlas: what is committed is what the kept records give, and nothing under a blocking flag counts."""
+
+from pathlib import Path
+
+import pytest
+
+from stages import reference
+from tests.reporting import synthetic
+from tests.reporting.conftest import ARMS
+from turncoat.errors import TurncoatError
+from turncoat.papers import chapters
+from turncoat.reporting import atlas, kept
+
+ROOT = Path(__file__).parents[2]
+PAPERS = [chapter.paper for chapter in chapters.load()]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the atlas made anew from the kept records, and a README with its table."""
+    folder = tmp_path_factory.mktemp("atlas")
+    (folder / "README.md").write_text(f"before\n{atlas.MARKS[0]}\nold\n{atlas.MARKS[1]}\nafter\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(reference, "BUILT", folder / "built")
+        reference.atlas(folder, folder / "README.md")
+    return folder
+
+
+@pytest.mark.parametrize("file", ["atlas.html", "atlas.json"])
+def test_the_committed_atlas_is_of_the_kept_records(made: Path, file: str) -> None:
+    assert (made / file).read_bytes() == (ROOT / kept.FOLDER / file).read_bytes(), "run `make atlas`"
+
+
+def test_the_table_of_the_readme_is_of_the_kept_records(made: Path) -> None:
+    text = (made / "README.md").read_text()
+    assert text.startswith(f"before\n{atlas.MARKS[0]}\n| paper |")
+    assert text.endswith(f" |\n{atlas.MARKS[1]}\nafter\n")
+    table = text.split(atlas.MARKS[0])[1].split(atlas.MARKS[1])[0]
+    assert table.count("\n| ") == len(PAPERS) + 1
+    readme = (ROOT / "README.md").read_text()
+    if atlas.MARKS[0] not in readme:
+        pytest.skip("README.md has no marks for the atlas")
+    assert table == readme.split(atlas.MARKS[0])[1].split(atlas.MARKS[1])[0], "run `make atlas`"
+
+
+def test_a_readme_without_marks_is_refused() -> None:
+    with pytest.raises(TurncoatError, match="are wanted, once each"):
+        atlas.written("no marks\n", "table\n", Path("README.md"))
+
+
+def test_nothing_under_a_blocking_flag_counts(tmp_path: Path) -> None:
+    """The flag shows in the row, and the headline counts one data set less."""
+    synthetic.write(tmp_path, n=200)
+    clean = atlas.table({"s": synthetic.study(tmp_path, arms=ARMS)}, PAPERS)
+    flag = {"name": "broken", "attack": None, "detail": "attacks fail", "blocks": True}
+    synthetic.edit(tmp_path, "digits/mart/0", lambda record: record["flags"].append(flag))
+    flagged = atlas.table({"s": synthetic.study(tmp_path, arms=ARMS)}, PAPERS)
+    mine = [row for row in flagged if row["study"] and "mart" in str(row["cells"]) and "broken" in row["why"]]
+    assert mine
+    assert not any(row["counts"] for row in mine)
+    assert {row["word"] for row in mine} == {"unreliable"}
+    claims = {row["claim"] for row in mine}
+    assert any(row["counts"] for row in clean if row["claim"] in claims)
+    assert atlas.headline(PAPERS[0], clean) != atlas.headline(PAPERS[0], flagged)
+    assert "attacks fail" in atlas.page(PAPERS, flagged)

@@ -1,0 +1,97 @@
+"""The atlas: every claim on every kept study, on one page and in one table, and a headline a paper by rule."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from turncoat.errors import TurncoatError
+from turncoat.reporting.claims import Claim, Paper
+from turncoat.reporting.page import environment
+from turncoat.reporting.study import Study
+from turncoat.reporting.verdicts import DECIDED, judge_all
+
+MARKS = ("<!-- atlas -->", "<!-- /atlas -->")
+HOLDS = ("reproduced", "direction holds")
+Row = dict[str, Any]
+
+
+def table(studies: Mapping[str, Study], papers: Sequence[Paper]) -> list[Row]:
+    """A row for each claim and kept study that measured it, sorted by paper, claim and data set.
+
+    Effect and interval are percentage points. `counts`: whether the word is a verdict, which nothing under a blocking
+    flag or of one seed is. A claim that no study measured has one row, "not run", without a study.
+    """
+    found: dict[tuple[str, str], list[Row]] = {}
+    for name, study in studies.items():
+        for verdict in judge_all(study, papers):
+            if verdict.effect is None:
+                continue
+            row = {key: value for key, value in asdict(verdict).items() if key not in ("cells", "p_value", "p_holm")}
+            row |= {
+                "study": name,
+                "effect": round(verdict.effect, 2),
+                "interval": [round(bound, 2) for bound in verdict.interval] if verdict.interval else None,
+                "seeds": list(verdict.seeds),
+                "counts": verdict.word in DECIDED,
+                "cells": [str(cell) for cell in verdict.cells],
+                "command": f"python -m stages.reference build {name}",
+            }
+            found.setdefault((verdict.paper, verdict.claim), []).append(row)
+    rows: list[Row] = []
+    for paper in papers:
+        for claim in paper.claims:
+            lacking: Row = {"paper": paper.name, "claim": claim.id, "dataset": "", "word": "not run"}
+            lacking |= {"counts": False, "study": None}
+            mine = sorted(found.get((paper.name, claim.id), [lacking]), key=lambda row: row["dataset"])
+            rows += [{"says": claim.says, "kind": claim.kind} | row for row in mine]
+    return rows
+
+
+def headline(paper: Paper, rows: Sequence[Row]) -> str:
+    """What became of the paper's headline claims, counted over data sets."""
+    claims = [claim for claim in paper.claims if claim.kind == "headline"]
+    return "; ".join(_counted(claim, [row for row in rows if row["claim"] == claim.id]) for claim in claims) + "."
+
+
+def _counted(claim: Claim, rows: Sequence[Row]) -> str:
+    measured = claim.measured
+    how = {"higher": "ahead of", "lower": "below", "level": "level with"}[measured.direction]
+    what = f"{measured.arm} {how} {measured.against} under {measured.metric}"
+    if (second := measured.against_metric) and second != measured.metric:
+        what += f" (against {second})"
+    decided = {row["dataset"] for row in rows if row["counts"] and row["word"] != "inconclusive"}
+    holds = {row["dataset"] for row in rows if row["counts"] and row["word"] in HOLDS}
+    measured_on = {row["dataset"] for row in rows if row["study"]}
+    if not measured_on:
+        return f"{what}: not run"
+    if not decided:
+        return f"{what}: measured on {', '.join(sorted(measured_on))}, decided on none"
+    return f"{what} on {len(holds)} of {len(decided)} data sets ({', '.join(sorted(decided))})"
+
+
+def lines(papers: Sequence[Paper], rows: Sequence[Row]) -> str:
+    """The table for README: a row a paper."""
+    body = "\n".join(f"| {paper.short} | {headline(paper, rows)} |" for paper in papers)
+    return f"| paper | headline claims in the kept studies |\n|---|---|\n{body}\n"
+
+
+def page(papers: Sequence[Paper], rows: Sequence[Row]) -> str:
+    """The page as HTML, self-contained; the same rows give the same bytes."""
+    datasets = sorted({row["dataset"] for row in rows if row["study"]})
+    heads = [(paper, headline(paper, rows)) for paper in papers]
+    text = environment().get_template("atlas.html.j2").render(rows=rows, datasets=datasets, heads=heads)
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip()) + "\n"
+
+
+def written(text: str, table: str, path: Path) -> str:
+    """The text of README with the table between the marks.
+
+    Raises:
+        TurncoatError: a mark is missing, or stands twice.
+    """
+    first, last = MARKS
+    if text.count(first) != 1 or text.count(last) != 1 or text.index(first) > text.index(last):
+        raise TurncoatError(f"{path}: {first} and {last} are wanted, once each, around the table of the atlas")
+    before, rest = text.split(first)
+    return f"{before}{first}\n{table}{last}{rest.split(last)[1]}"

@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test bench official test-faults test-slow check mlflow reference atlas clean
+.PHONY: help setup scm repro test docs test-faults test-slow bench official peers verify mlflow reference atlas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,16 +32,22 @@ test: setup ## ruff, mypy, import-linter, and the fast tests
 	lint-imports
 	python -m pytest -n 2 --dist loadfile
 
+docs: setup ## build the site into .scratch/site, and stop at a dead link
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo "open .scratch/site/index.html"
+
 test-faults: setup ## all 33 faults of docs/robustness.md, with a table of what was done and what happened
 	python -m pytest -n 2 --dist loadfile -m fault
 
 test-slow: setup ## the slow tests, and all 33 faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"
 
-bench: setup .venv/peers/installed ## attacks, training steps and start-ups beside the peers' (after `make repro`)
+bench: peers ## attacks, training steps and start-ups beside the peers' (after `make repro`)
 	python -m benchmarks --peers .venv/peers/bin/python
 
-official: setup .venv/peers/installed ## the authors' own AutoAttack on the study's cells, or on CELLS="--arm mart --seed 0"
+peers: setup .venv/peers/installed ## make .venv/peers, the environment of the libraries that are compared with
+
+official: peers ## the authors' own AutoAttack on the study's cells, or on CELLS="--arm mart --seed 0"
 	.venv/peers/bin/python -m benchmarks.official $(CELLS)
 
 # An environment of its own: the peers' pins clash with ours, whose packages it sees through a .pth file.

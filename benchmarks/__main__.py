@@ -43,10 +43,10 @@ def attacks(given: argparse.Namespace) -> tuple[dict[str, Any], Results]:
     pythons = {"turncoat": sys.executable} | (dict.fromkeys(PEERS, given.peers) if given.peers else {})
     workers = {name: Worker(name, python, given) for name, python in pythons.items()}
     rounds = 3 if given.quick else 9
-    common = {"epsilon": given.epsilon, "step": 0.25, "steps": 10, "early_stop": False}
+    common = {"epsilon": given.epsilon, "relative_step": 0.25, "steps": 10, "early_stop": False}
     jobs: dict[str, dict[str, Any]] = {
         "PGD-10": {"attack": "pgd"},
-        "PGD-100": {"attack": "pgd", "steps": 100, "step": 0.05, "early_stop": True},
+        "PGD-100": {"attack": "pgd", "steps": 100, "relative_step": 0.05, "early_stop": True},
         "adversarial training step": {"train": "pgd", "precision": "float32", "attack": "pgd"},
         STUDYS: {"train": "pgd", "precision": "auto", "compile": "auto", "attack": "pgd"},
     }

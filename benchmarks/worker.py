@@ -41,7 +41,7 @@ def turncoat(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tens
     if job["attack"] == "autoattack":
         return attacks.autoattack(model, images, labels, threat, generator=source)
     return attacks.pgd(
-        model, images, labels, threat, steps=job["steps"], step=job["step"], generator=source,
+        model, images, labels, threat, steps=job["steps"], relative_step=job["relative_step"], generator=source,
         early_stop=job["early_stop"],
     )  # fmt: skip
 
@@ -60,7 +60,9 @@ def torchattacks(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> 
         ]
         attack = torchattacks.MultiAttack(parts)
     else:
-        attack = torchattacks.PGD(model, eps=job["epsilon"], alpha=job["step"] * job["epsilon"], steps=job["steps"])
+        attack = torchattacks.PGD(
+            model, eps=job["epsilon"], alpha=job["relative_step"] * job["epsilon"], steps=job["steps"]
+        )
     return attack(images, labels)
 
 
@@ -69,7 +71,7 @@ def foolbox(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tenso
 
     torch.manual_seed(job["seed"])
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-    attack = foolbox.attacks.LinfPGD(abs_stepsize=job["step"] * job["epsilon"], steps=job["steps"])
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=job["relative_step"] * job["epsilon"], steps=job["steps"])
     return attack(wrapped, images, labels, epsilons=job["epsilon"])[1]
 
 
@@ -85,7 +87,7 @@ def art(model: nn.Module, images: Tensor, labels: Tensor, job: Job) -> Tensor:
         device_type="gpu" if images.is_cuda else "cpu",
     )  # fmt: skip
     attack = ProjectedGradientDescentPyTorch(
-        wrapped, eps=job["epsilon"], eps_step=job["step"] * job["epsilon"], max_iter=job["steps"],
+        wrapped, eps=job["epsilon"], eps_step=job["relative_step"] * job["epsilon"], max_iter=job["steps"],
         num_random_init=1, batch_size=len(images), verbose=False,
     )  # fmt: skip
     return torch.from_numpy(attack.generate(images.cpu().numpy(), labels.cpu().numpy())).to(images.device)

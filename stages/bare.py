@@ -68,9 +68,11 @@ def main() -> None:
     # the report draws, with packages that are not here
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
     LOGS.mkdir(parents=True, exist_ok=True)
-    execute(plan["inputs"], deadline)
     marks = Marks(plan)
-    waiting = [name for name, cell in plan.items() if cell.stage != "inputs" and not marks.done(cell)]
+    if not marks.done(plan["inputs"]):
+        execute(plan["inputs"])
+        marks.set(plan["inputs"])
+    waiting = [name for name, cell in plan.items() if not marks.done(cell)]
     if left := walk(plan, behind(plan, waiting), in_slices(marks, deadline), at_once):
         print(f"{left} cells left: run it again")
         sys.exit(UNFINISHED)
@@ -90,15 +92,15 @@ def in_slices(marks: Marks, deadline: float) -> Callable[[list[Cell]], str]:
     return chain_of
 
 
-def execute(cell: Cell, deadline: float) -> str:
-    """Run a cell's command; its last line.
+def execute(cell: Cell, deadline: float | None = None) -> str:
+    """Run a cell's command up to the deadline, of `time.monotonic`; its last line.
 
     Raises:
         Unfinished: the deadline came before its end, or its beginning.
         TurncoatError: it failed; its log is named.
     """
-    left = deadline - time.monotonic()
-    if left <= 0:
+    left = None if deadline is None else deadline - time.monotonic()
+    if left is not None and left <= 0:
         raise Unfinished("waits for the next slice")
     log, environment = LOGS / f"{cell}.log", {"OMP_NUM_THREADS": "1"} | os.environ | {"TURNCOAT_TRACKING": "off"}
     with open(log, "w") as file:

@@ -23,13 +23,13 @@ def main() -> None:
 
     from turncoat.evaluation import build_suite
     from turncoat.papers.check import check, check_folders
-    from turncoat.papers.told import FILE, told
+    from turncoat.papers.settings_file import FILE, contents
 
     check_folders()
     settings = load()
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
-    stated = told(settings)
+    stated = contents(settings)
     write_json(FILE, stated)
     wanted = {dep: cell for cell in cells(stated).values() for dep in cell.deps if dep.startswith(CODE)}
     for dep, cell in wanted.items():

@@ -7,21 +7,36 @@ follows.
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from stages.pipeline import Cell, part
+from turncoat.errors import TurncoatError
 from turncoat.files import checksum, read_json, write_atomic
 
 FOLDER = Path(".scratch/bare")
 
 
 class Marks:
-    """The marks of a study, by the settings and checksums that stage `inputs` has written."""
+    """The marks of a study: that of `inputs` by the files it reads, all others by what it has written."""
 
     def __init__(self, cells: Mapping[str, Cell]) -> None:
         self.cells = cells
-        self.settings = read_json("data/settings.json")
         self._digests: dict[str, str] = {}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """params.yaml as `inputs` found it."""
+        settings: dict[str, Any] = read_json("data/settings.json")
+        return settings
+
+    def _setting(self, name: str) -> Any:
+        """The value at a dotted name; None where it is left to its default."""
+        try:
+            return part(self.settings, name)
+        except TurncoatError:
+            return None
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell was finished with these settings, this code, and on such files, and its files are there."""
@@ -42,7 +57,7 @@ class Marks:
             read = [dep for dep in cell.deps if not any(_overlap(dep, out) for out in made)]
             parts = [
                 cell.command[1:],
-                {name: part(self.settings, name) for name in cell.params},
+                {name: self._setting(name) for name in cell.params},
                 {dep: checksum(dep) for dep in read},
                 [self.digest(other) for other in before],
             ]

@@ -1,6 +1,6 @@
 """The pipeline as dvc.yaml describes it, cell by cell, for what runs it otherwise than DVC. Not a stage itself.
 
-A cell is a stage with one choice of its matrix, under the name that DVC gives it: finetune@digits-mart-0. Of dvc.yaml's
+A cell is a stage with one choice of its matrix, under the name that DVC gives it: finetune@digits-pgd-0. Of dvc.yaml's
 language this reads what the file there uses: `matrix`, and `${...}` for an item of it or a value of params.yaml.
 """
 

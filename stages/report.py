@@ -22,13 +22,13 @@ def main() -> None:
 
     from turncoat import tracking
     from turncoat.errors import TurncoatError
-    from turncoat.papers import chapters, told
+    from turncoat.papers import chapters, settings_file
     from turncoat.reporting import report
     from turncoat.settings import load
 
     settings = load()
 
-    study, verdicts = report.build(settings, told.resolver(settings), chapters.load())
+    study, verdicts = report.build(settings, settings_file.resolver(settings), chapters.load())
     print(
         f"{len(study.records)} of {len(study.records) + len(study.missing)} cells; {report.tally(verdicts)}", flush=True
     )

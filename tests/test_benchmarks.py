@@ -22,7 +22,7 @@ from turncoat.training import fit, initialised, resolve
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv/peers/bin/python"
-COMMON = {"epsilon": 0.15, "step": 0.25, "steps": 10, "early_stop": False}
+COMMON = {"epsilon": 0.15, "relative_step": 0.25, "steps": 10, "early_stop": False}
 
 
 def test_a_ratio_is_the_median_of_the_rounds():

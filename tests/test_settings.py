@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from turncoat import settings
+from turncoat import reading, settings
 from turncoat.errors import TurncoatError
 from turncoat.papers import PAPERS
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def params():
-    return settings.read_yaml(ROOT / "params.yaml")
+    return reading.read_yaml(ROOT / "params.yaml")
 
 
 def written(tmp_path, params):
@@ -64,7 +64,7 @@ def test_the_projects_own_params_load():
 def test_scalars_are_those_of_yaml_1_2_and_fractions(tmp_path, text, value):
     path = tmp_path / "x.yaml"
     path.write_text(f"x: {text}\n")
-    read = settings.read_yaml(path)["x"]
+    read = reading.read_yaml(path)["x"]
     assert read == value
     assert type(read) is type(value)
 
@@ -76,7 +76,7 @@ def test_scalars_are_what_dvc_reads(tmp_path, text):
 
     path = tmp_path / "x.yaml"
     path.write_text(f"x: {text}\n")
-    ours, theirs = settings.read_yaml(path)["x"], load_yaml(str(path))["x"]
+    ours, theirs = reading.read_yaml(path)["x"], load_yaml(str(path))["x"]
     if text == "1_000":  # ruamel keeps YAML 1.1's underscore; a word here is refused where a number is wanted
         assert (ours, theirs) == ("1_000", 1000)
     else:
@@ -89,7 +89,7 @@ def test_broken_yaml_names_file_and_line(tmp_path, text):
     path = tmp_path / "x.yaml"
     path.write_text(text)
     with pytest.raises(TurncoatError, match=r"x\.yaml line \d"):
-        settings.read_yaml(path)
+        reading.read_yaml(path)
 
 
 def test_missing_file():
@@ -107,6 +107,7 @@ def test_missing_file():
         ({"datasets.digits.threat.epsilon": True}, "datasets.digits.threat.epsilon: Input should be a valid number"),
         ({"datasets.digits.threat.norm": "l7"}, "'linf', 'l2' or 'l1'"),
         ({"datasets.digits.threat.epsilom": 1}, "unknown datasets.digits.threat.epsilom; did you mean epsilon?"),
+        ({"suites.quick.epsilons": [1.0]}, "unknown suites.quick.epsilons; it is called radii now, in units of"),
         ({"datasets.digits.model": "resnet19"}, "resnet56, resnet18"),
         ({"datasets.digits.training.epochs": 0}, "datasets.digits.training.epochs"),
         ({"study.seeds": [0, 0]}, "seeds names something twice"),
@@ -146,6 +147,15 @@ def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
         ({"method": "mart", "betta": 5}, "unknown arms.mart.betta; did you mean beta?"),
         ({"method": "mart", "beta": -1}, "arms.mart.beta: Input should be greater than or equal to 0"),
         ({"method": "mart", "attack": {"steps": 0}}, "arms.mart.attack.steps"),
+        (
+            {"method": "mart", "attack": {"epsilon": 0.5}},
+            "unknown arms.mart.attack.epsilon; it is called radius now, in units of the data set's epsilon",
+        ),
+        ({"method": "pgd", "attack": {"step": 0.5}}, "unknown arms.mart.attack.step; it is called relative_step now"),
+        ({"method": "fast_advprop", "step": 0.5}, "unknown arms.mart.step; it is called relative_step now"),
+        ({"method": "rat", "epsilon": 2.0}, "unknown arms.mart.epsilon; it is called radius now"),
+        ({"method": "reverse", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),
+        ({"method": "adapted", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),
         ({"method": "marrt"}, "arms.mart.method: 'marrt' is not defined; there are standard, "),
         ({"method": "mart", "training": {"epoch": 3}}, "unknown arms.mart.training.epoch; did you mean epochs?"),
     ):
@@ -159,8 +169,8 @@ def test_official_mart_is_the_codes_own_figures_at_8_255():
     from turncoat.papers.arms import arm_settings
 
     attack = arm_settings(settings.load(ROOT / "params.yaml"), "mart-official").attack
-    assert attack.epsilon * 8 / 255 == pytest.approx(0.031, rel=1e-12)
-    assert attack.step * 8 / 255 == pytest.approx(0.007, rel=1e-12)
+    assert attack.radius * 8 / 255 == pytest.approx(0.031, rel=1e-12)
+    assert attack.relative_step * 8 / 255 == pytest.approx(0.007, rel=1e-12)
 
 
 EDITS = [
@@ -182,7 +192,7 @@ def test_an_edit_by_dvc_changes_one_line(tmp_path, file, edit):
     before = (ROOT / file).read_text().splitlines()
     path.write_text((ROOT / file).read_text())
     if edit is None:
-        edit = f"arms.{next(reversed(settings.read_yaml(path)['arms']))}.method=other"
+        edit = f"arms.{next(reversed(reading.read_yaml(path)['arms']))}.method=other"
     apply_overrides(path, [edit])
     after = path.read_text().splitlines()
     assert len(after) == len(before)

@@ -6,7 +6,7 @@ The models below refuse what is not meant; `turncoat.shelves` says what is merge
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -47,6 +47,13 @@ class ThreatSettings(Strict):
         return self
 
 
+# Keys of earlier versions for a radius and a step size: `epsilon` is in pixels of [0, 1], these are shares of it.
+SHARES = {
+    "epsilon": "radius now, in units of the data set's epsilon",
+    "step": "relative_step now, in units of the data set's epsilon",
+}
+
+
 class TrainingSettings(Strict):
     """One schedule of the training loop, for every method."""
 
@@ -72,9 +79,11 @@ class TrainingSettings(Strict):
 class AttackSettings(Strict):
     """The attack inside training, in units of the data set's epsilon, so that one arm fits every data set."""
 
+    renamed: ClassVar = SHARES
+
     steps: int = Field(10, gt=0)
-    epsilon: float = Field(1.0, ge=0, description="radius / threat.epsilon; 0 trains without perturbation")
-    step: float = Field(0.25, gt=0, description="step size / threat.epsilon (2/255 at 8/255)")
+    radius: float = Field(1.0, ge=0, description="radius / threat.epsilon; 0 trains without perturbation")
+    relative_step: float = Field(0.25, gt=0, description="step size / threat.epsilon (2/255 at 8/255)")
     start: Literal["uniform", "gaussian", "none"] = "uniform"
     mode: Literal["eval", "train"] = Field(
         "eval", description="batch norm inside the attack; its statistics never move"
@@ -148,10 +157,12 @@ class DatasetSettings(Strict):
 class SuiteSettings(Strict):
     """Named attacks with their settings, and how many test images they meet."""
 
+    renamed: ClassVar = {"epsilons": "radii now, in units of the threat's epsilon"}
+
     images: int | None = Field(None, gt=0, description="the first so many test images; None: all")
     batch_size: Annotated[int, Field(gt=0)] | Auto = Field(500, description="images an attack works on at a time")
     attacks: dict[Slug, dict[str, Any]] = Field(min_length=1, description="name: {attack: function, its settings}")
-    epsilons: list[float] = Field([], description="security curve: PGD-20 radii in units of threat.epsilon")
+    radii: list[float] = Field([], description="security curve: of PGD-20, in units of threat.epsilon")
     shifts: list[str] = Field([], description="names of photometric and geometric shifts")
     corruptions: list[str] = Field([], description="names of common corruptions")
     severities: list[Annotated[int, Field(ge=1, le=5)]] = Field([1, 2, 3, 4, 5], min_length=1)

@@ -1,7 +1,7 @@
 """What all settings are made of: immutable models that know all their keys, and faults told with their place."""
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,7 +12,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Immutable settings that know all their keys: an unknown one is refused, with the nearest known one named."""
+    """Immutable settings that know all their keys: an unknown one is refused, with the nearest known one named.
+
+    `renamed` has, for a key of earlier versions, what it is called now and in which unit.
+    """
+
+    renamed: ClassVar[dict[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -24,6 +29,8 @@ class Strict(BaseModel):
                 if key not in cls.model_fields:
                     near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cls.model_fields)}"
+                    if key in cls.renamed:
+                        hint = f"it is called {cls.renamed[key]}"
                     raise PydanticCustomError("unknown_key", "{key}; {hint}", {"key": key, "hint": hint})
         return value
 

@@ -62,7 +62,7 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, size: 
         for rows in torch.randperm(len(images), generator=generator).split(size):
             flipped = torch.rand(len(rows), 1, 1, 1, generator=generator) < 0.5
             batch = torch.where(flipped, images[rows].flip(3), images[rows])
-            adversarial = pgd(model, batch, labels[rows], TRAINED, steps=1, step=1.25, generator=generator)
+            adversarial = pgd(model, batch, labels[rows], TRAINED, steps=1, relative_step=1.25, generator=generator)
             model.train()
             sgd.zero_grad()
             F.cross_entropy(model(adversarial), labels[rows]).backward()
@@ -73,7 +73,7 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, size: 
 def test_pgd_follows_the_same_path_from_the_same_start(scene: Scene) -> None:
     model, images, labels = scene[0], scene[1][:32], scene[2][:32]
     for threat in (TRAINED, ATTACKED, Threat("l2", 0.5)):
-        ours = pgd(model, images, labels, threat, steps=10, step=0.25, start="none")
+        ours = pgd(model, images, labels, threat, steps=10, relative_step=0.25, start="none")
         settings = {"eps": threat.epsilon, "alpha": 0.25 * threat.epsilon, "steps": 10, "random_start": False}
         theirs = (torchattacks.PGD if threat.norm == "linf" else torchattacks.PGDL2)(model, **settings)(images, labels)
         same = float(((ours - theirs).abs().amax((1, 2, 3)) < 1e-4).float().mean())

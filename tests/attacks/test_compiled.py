@@ -51,7 +51,7 @@ def test_a_compiled_attack_finds_the_same_and_counts_the_same(network: nn.Module
         found, passes = [], []
         for compiles in (False, True):
             counter = Counter(network)
-            settings |= {"steps": 8, "step": 0.25, "generator": seeded(), "compile": compiles}
+            settings |= {"steps": 8, "relative_step": 0.25, "generator": seeded(), "compile": compiles}
             found.append(pgd(counter, images, labels, threat, **settings))
             passes.append((counter.forwards, counter.backwards))
             assert (threat.distance(found[-1], images) <= threat.epsilon + 1e-6).all()

@@ -36,7 +36,7 @@ def test_without_decay_it_is_pgd_with_that_step() -> None:
     net, images = linear(), pictures()
     labels = predicted(net, images)
     found = momentum(net, images, labels, LINF, steps=10, decay=0.0, generator=seeded())
-    assert torch.equal(found, pgd(net, images, labels, LINF, steps=10, step=0.5, generator=seeded()))
+    assert torch.equal(found, pgd(net, images, labels, LINF, steps=10, relative_step=0.5, generator=seeded()))
     moved = momentum(net, images, labels, LINF, steps=10, generator=seeded())
     assert (LINF.distance(moved, images) <= 0.1 + 1e-6).all()
 

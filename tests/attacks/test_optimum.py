@@ -26,9 +26,11 @@ from .nets import linear, linear_worst_margin, pictures, predicted, relu, relu_e
 
 EPSILONS = {"linf": 0.05, "l2": 0.12, "l1": 0.35}
 BOUNDED = {
-    "pgd": lambda *given: pgd(*given, steps=40, step=0.1, early_stop=True, generator=seeded()),
-    "pgd-margin": lambda *given: pgd(*given, steps=40, step=0.1, loss="margin", early_stop=True, generator=seeded()),
-    "pgd-last": lambda *given: pgd(*given, steps=100, step=0.05, loss="margin", generator=seeded()),
+    "pgd": lambda *given: pgd(*given, steps=40, relative_step=0.1, early_stop=True, generator=seeded()),
+    "pgd-margin": lambda *given: pgd(
+        *given, steps=40, relative_step=0.1, loss="margin", early_stop=True, generator=seeded()
+    ),
+    "pgd-last": lambda *given: pgd(*given, steps=100, relative_step=0.05, loss="margin", generator=seeded()),
     "apgd": lambda *given: apgd(*given, generator=seeded()),
     "apgd-t": lambda *given: apgd_t(*given, generator=seeded()),
     "fab": lambda *given: fab(*given, steps=30),
@@ -89,7 +91,7 @@ def test_attacks_of_one_run_find_most_among_several_classes(norm: str) -> None:
     each = torch.zeros_like(must)
     for ahead in range(1, 4):
         targets = (labels + ahead) % 4
-        settings = {"steps": 100, "step": 0.05, "loss": "margin", "early_stop": True, "generator": seeded()}
+        settings = {"steps": 100, "relative_step": 0.05, "loss": "margin", "early_stop": True, "generator": seeded()}
         each |= predicted(model, pgd(model, images, labels, threat, targets=targets, **settings)) != labels
     assert each[must].all()
 
@@ -105,7 +107,7 @@ def test_targeted_attacks_reach_a_linear_class_when_it_can_be_reached(norm: str,
     assert exact.isfinite().all()
     threat = Threat(norm, 1.05 * float(exact.median()))
     within, beyond = exact < (0.97 if classes == 2 else 0.95) * threat.epsilon, exact > 1.0001 * threat.epsilon
-    given, steps = (model, images, labels, threat), {"steps": 100, "step": 0.05, "early_stop": True}
+    given, steps = (model, images, labels, threat), {"steps": 100, "relative_step": 0.05, "early_stop": True}
     attacks = {
         "pgd": pgd(*given, **steps, loss="margin", targets=targets, generator=seeded()),
         "apgd": apgd(*given, targets=targets, loss="dlr", generator=seeded()),
@@ -183,7 +185,7 @@ def test_small_relu_networks_against_every_linear_piece(hidden: int, seed: int, 
         "autoattack": autoattack(*budget, queries=200, steps=50, **drawn),
         "apgd-t": apgd_t(*budget, **drawn),
         "fab-t": fab_t(*budget, restarts=5, **drawn),
-        "pgd": pgd(*budget, steps=100, step=0.05, loss="margin", restarts=10, early_stop=True, **drawn),
+        "pgd": pgd(*budget, steps=100, relative_step=0.05, loss="margin", restarts=10, early_stop=True, **drawn),
     }
     for name, adversarial in results.items():
         found = predicted(model, adversarial) != labels

@@ -61,7 +61,7 @@ def test_pgd_follows_the_same_path_from_the_same_start(
 ) -> None:
     model, images, labels = digits
     steps, size = 20, 0.1 * threat.epsilon
-    ours = pgd(model, images, labels, threat, steps=steps, step=0.1, start="none")
+    ours = pgd(model, images, labels, threat, steps=steps, relative_step=0.1, start="none")
     settings = {"eps": threat.epsilon, "alpha": size, "steps": steps, "random_start": False}
     theirs = (torchattacks.PGD if threat.norm == "linf" else torchattacks.PGDL2)(model, **settings)(images, labels)
     assert torch.equal(predicted(model, ours), predicted(model, theirs))
@@ -156,5 +156,5 @@ def test_foolbox_deepfool_and_pgd(digits: tuple[nn.Module, Tensor, Tensor]) -> N
         assert medians[0] <= 1.02 * medians[1]
     peer = foolbox.attacks.LinfPGD(abs_stepsize=0.015, steps=20, random_start=False)
     _, theirs, _ = peer(other, images, labels, epsilons=0.15)
-    ours = pgd(model, images, labels, BUDGETS[0], steps=20, step=0.1, start="none")
+    ours = pgd(model, images, labels, BUDGETS[0], steps=20, relative_step=0.1, start="none")
     assert torch.equal(predicted(model, ours), predicted(model, theirs))

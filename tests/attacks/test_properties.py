@@ -38,7 +38,7 @@ from .nets import busy, pictures, seeded
 
 BOUNDED: dict[str, Callable[..., Tensor]] = {
     "fgsm": lambda *a, **k: fgsm(*a, **k),
-    "fgsm-uniform": lambda *a, **k: fgsm(*a, start="uniform", step=1.25, **k),
+    "fgsm-uniform": lambda *a, **k: fgsm(*a, start="uniform", relative_step=1.25, **k),
     "pgd": lambda *a, **k: pgd(*a, steps=3, **k),
     "pgd-train": lambda *a, **k: pgd(*a, steps=3, mode="train", start="gaussian", **k),
     "pgd-stop": lambda *a, **k: pgd(*a, steps=3, restarts=2, loss="dlr", early_stop=True, **k),

@@ -33,7 +33,7 @@ def test_a_threat_out_of_range_is_refused(given: dict[str, object], message: str
     ("given", "message"),
     [
         ({"steps": 0}, "steps: 0 is not allowed"),
-        ({"step": 0.0}, "step: 0.0 is not allowed"),
+        ({"relative_step": 0.0}, "relative_step: 0.0 is not allowed"),
         ({"restarts": 0}, "restarts: 0 is not allowed"),
         ({"restarts": 2}, "restarts: more than one needs a random start and early_stop=True"),
         ({"loss": "mse"}, "loss: 'mse' is unknown; choose one of ce, margin, dlr"),

@@ -145,7 +145,7 @@ def test_an_honest_network_is_cleared_and_the_audit_costs_what_the_record_says(
 
 def test_the_same_seed_gives_the_same_estimate(network: nn.Module, images: Tensor, labels: Tensor) -> None:
     """Whatever stands in for AutoAttack's own draws: they are counted like all others."""
-    weak = {"pgd": {"attack": "pgd", "steps": 2, "step": 0.2}}
+    weak = {"pgd": {"attack": "pgd", "steps": 2, "relative_step": 0.2}}
     few, state = SimpleNamespace(images=images[:60], labels=labels[:60]), torch.get_rng_state()
     once, again = (
         evaluate(network, few.images, few.labels, THREAT, plan_suite("s", weak, audit=5), seed=3) for _ in range(2)

@@ -192,7 +192,7 @@ def test_eot_meets_random_networks_only(network: nn.Module, images: Tensor, labe
 
 @pytest.mark.fault(13, "a suite that is too weak, against a closed-form optimum", "told by the gap")
 def test_a_weak_suite_is_told_by_a_linear_classifier(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    weak = {"pgd": {"attack": "pgd", "steps": 1, "step": 0.01, "start": "none"}}
+    weak = {"pgd": {"attack": "pgd", "steps": 1, "relative_step": 0.01, "start": "none"}}
     result = evaluate(network, images, labels, THREAT, weak)
     assert "closed-form" in names(result)
     assert result.worst.mean() < 0.1 < 0.8 < result.correct["pgd"].mean()

@@ -133,7 +133,7 @@ def test_all_passes_are_counted(monkeypatch, network: nn.Module, images: Tensor,
 
     counter = Tally(network)
     counter.sums = {"forward": 0, "backward": 0}
-    suite = plan_suite("s", PGD | {"auto": {"attack": "square", "queries": 20}}, epsilons=[0.5, 1.0])
+    suite = plan_suite("s", PGD | {"auto": {"attack": "square", "queries": 20}}, radii=[0.5, 1.0])
     result = evaluate(counter, images, labels, THREAT, suite)
     cost = evaluation_cost(result)
     assert cost["forward"] == pytest.approx(counter.sums["forward"] / len(images), abs=0.01)
@@ -141,7 +141,7 @@ def test_all_passes_are_counted(monkeypatch, network: nn.Module, images: Tensor,
 
 
 def test_the_security_curve_falls(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    suite = plan_suite("s", {"pgd-20": {"attack": "pgd", "steps": 20}}, epsilons=[2.0, 0.1, 1.0, 0.5])
+    suite = plan_suite("s", {"pgd-20": {"attack": "pgd", "steps": 20}}, radii=[2.0, 0.1, 1.0, 0.5])
     result = evaluate(network, images, labels, THREAT, suite, checks=False)
     assert [point["epsilon"] for point in result.curve] == pytest.approx([0.015, 0.075, 0.15, 0.3])
     heights = [point["correct"] for point in result.curve]

@@ -131,7 +131,10 @@ def test_a_deterministic_network_meets_no_ladder(network: nn.Module, images: Ten
 def test_an_attack_on_the_standing_leaves_the_others_numbers_alone(
     network: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    first = {"pgd": {"attack": "pgd", "steps": 2, "step": 0.02}, "moved": {"attack": "transfer", "stored": "moved"}}
+    first = {
+        "pgd": {"attack": "pgd", "steps": 2, "relative_step": 0.02},
+        "moved": {"attack": "transfer", "stored": "moved"},
+    }
     after = {"apgd-t": {"attack": "apgd-t", "steps": 5, "among": "standing"}}
     square = {"square": {"attack": "square", "queries": 20, "among": "standing"}}
     last = {"margin": {"attack": "pgd", "steps": 2, "loss": "margin"}}
@@ -153,7 +156,7 @@ def test_an_attack_on_the_standing_leaves_the_others_numbers_alone(
 
 
 def test_a_rung_doubles_what_it_takes_and_halves_its_steps() -> None:
-    plan = plan_attack({"attack": "pgd", "steps": 5, "step": 0.4, "eot": 3, "doublings": 4}, "suites.s")
+    plan = plan_attack({"attack": "pgd", "steps": 5, "relative_step": 0.4, "eot": 3, "doublings": 4}, "suites.s")
     assert plan.rung(0).settings == plan.settings
     rung = plan.rung(2)
-    assert (rung.settings, rung.eot, rung.doublings) == ({"steps": 10, "step": 0.2}, 6, 0)
+    assert (rung.settings, rung.eot, rung.doublings) == ({"steps": 10, "relative_step": 0.2}, 6, 0)

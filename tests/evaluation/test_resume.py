@@ -150,7 +150,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         "margin": {"attack": "pgd", "steps": 20, "loss": "margin"},
                         "transfer": {"attack": "transfer", "stored": "same"},
                     },
-                    "epsilons": [0.5, 1.0, 2.0],
+                    "radii": [0.5, 1.0, 2.0],
                     "shifts": ["blur"],
                 }
             },

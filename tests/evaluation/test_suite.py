@@ -25,11 +25,15 @@ def suite(**settings: Any) -> Suite:
         ({"attack": "pdg", "steps": 5}, "suites.s.attack: 'pdg' is not defined; did you mean pgd? There are transfer"),
         ({"steps": 5}, "attack: 'None' is not defined; there are transfer"),
         ({"attack": "pgd", "restart": 5}, "unknown suites.s.restart; did you mean restarts?"),
-        ({"attack": "pgd", "steps": 5, "xyz": 1}, "unknown suites.s.xyz; known are steps, step"),
+        ({"attack": "pgd", "steps": 5, "xyz": 1}, "unknown suites.s.xyz; known are steps, relative_step"),
+        (
+            {"attack": "pgd", "steps": 5, "step": 0.1},
+            "unknown suites.s.step; it is called relative_step now, in units of",
+        ),
         ({"attack": "pgd"}, "suites.s.steps is missing"),
         ({"attack": "pgd", "steps": 0}, "suites.s: steps: 0 is not allowed; give a whole number of at least 1"),
         ({"attack": "pgd", "steps": "ten"}, "suites.s: steps: 'ten' is not allowed"),
-        ({"attack": "pgd", "steps": 5, "step": -1}, "suites.s: step: -1 is not allowed"),
+        ({"attack": "pgd", "steps": 5, "relative_step": -1}, "suites.s: relative_step: -1 is not allowed"),
         ({"attack": "pgd", "steps": 5, "loss": "cee"}, "suites.s: loss: 'cee' is unknown; choose one of ce"),
         ({"attack": "pgd", "steps": 5, "start": "none", "restarts": 3}, "suites.s: restarts: more than one needs"),
         ({"attack": "square", "share": 2}, "suites.s: share"),
@@ -70,7 +74,7 @@ def test_a_wrong_attack_is_refused_with_its_path(entry: dict[str, Any], says: st
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"epsilons": [0.5, 0.0]}, "suites.mine.epsilons"),
+        ({"radii": [0.5, 0.0]}, "suites.mine.radii"),
         ({"attacks": {"worst-l2": {"attack": "fgsm"}}}, "the name worst-l2 is taken"),
         ({"attacks": {"worst": {"attack": "fgsm"}}}, "suites.mine.attacks: the name worst is taken"),
         ({"attacks": {"second-look-x": {"attack": "fgsm"}}}, "the name second-look-x is taken"),

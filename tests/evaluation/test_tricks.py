@@ -1,7 +1,7 @@
 """No trick leaves a worst case over three points above the true one without a flag that blocks."""
 
 import copy
-import time
+import importlib
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ STATEFUL = [
     (tricks.Memory, "stateful"),
     (tricks.CachedByShape, "stateful"),
     (tricks.Counting, "stateful"),
-    (tricks.CountingLong, "told-apart"),
     (tricks.InPlaceWeights, "stateful"),
     (tricks.RepeatedQueries, "stateful"),
     (tricks.Clock, "unsteady"),
+    (tricks.HookedGradient, "false-gradient"),
+    (tricks.NoiseGradient, "false-gradient"),
     (tricks.GradientBranch, "stateful"),
     (tricks.GradMode, "stateful"),
     (tricks.ParameterBranch, "stateful"),
@@ -47,17 +48,21 @@ def blocking(result: Evaluation) -> set[str]:
 
 @pytest.mark.parametrize(("trick", "flag"), STATEFUL, ids=lambda case: getattr(case, "__name__", case))
 @pytest.mark.fault(32, "memory, caches, counters, clocks, company", "verdicts by pristine copies, flagged, blocked")
-def test_a_network_with_a_past_is_flagged_with_checks_and_without(
-    trick: type[nn.Module], flag: str, network: nn.Module, images: Tensor, labels: Tensor
+def test_a_network_with_a_past_is_flagged(
+    trick: type[nn.Module], flag: str, network: nn.Module, images: Tensor, labels: Tensor, monkeypatch
 ) -> None:
     made = trick(network).eval()
-    if isinstance(made, tricks.Clock):
-        made.start = time.monotonic()
+    if trick is tricks.Clock:  # it turns while it is attacked
+        monkeypatch.setattr(tricks.Clock, "late", False)
+        module = importlib.import_module("turncoat.evaluation.evaluate")  # the package's name is the function
+        monkeypatch.setattr(module, "scenes", lambda *_: setattr(tricks.Clock, "late", True))
     result = evaluate(made, images, labels, THREAT, SUITE, checks=False)
     assert flag in blocking(result)
 
 
-@pytest.mark.parametrize("trick", [tricks.Memory, tricks.CachedByShape, tricks.Counting, tricks.RepeatedQueries])
+@pytest.mark.parametrize(
+    "trick", [tricks.Memory, tricks.CachedByShape, tricks.Counting, tricks.CountingLong, tricks.RepeatedQueries]
+)
 def test_a_network_with_a_past_is_attacked_as_if_it_had_none(
     trick: type[nn.Module], network: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
@@ -70,6 +75,7 @@ def test_a_network_with_a_past_is_attacked_as_if_it_had_none(
 def test_no_masked_gradient_leaves_more_than_is_there_without_a_flag(
     trick: type[nn.Module], network: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
+    images, labels = images[:60], labels[:60]
     true = evaluate(network, images, labels, THREAT, SUITE, checks=False).worst
     result = evaluate(trick(network).eval(), images, labels, THREAT, SUITE)
     assert result.worst.mean() <= true.mean() + 0.03 or blocking(result)

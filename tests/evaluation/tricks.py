@@ -1,6 +1,5 @@
 """Networks that answer attacks and verdicts unlike, by memory, counters, caches, clocks or branches."""
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +36,7 @@ class CachedByShape(Defended):
         self.cache: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.cache.setdefault(tuple(images.shape), self.network(images).detach())
+        return self.cache.setdefault(tuple(images.shape), self.network(images))
 
 
 class Counting(Defended):
@@ -81,12 +80,12 @@ class RepeatedQueries(Defended):
 
 
 class Clock(Defended):
-    """Changes its answer a while after the first."""
+    """Changes its answer when it is late."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.flip(3) if time.monotonic() > self.start + 0.3 else images)
+        return self.network(images.flip(3) if self.late else images)
 
-    start = float("inf")
+    late = False
 
 
 class GradientBranch(Defended):

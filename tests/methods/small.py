@@ -69,9 +69,10 @@ def gradients(made, batch):
 
 def adversarial(net, batch, settings, loss="ce"):
     """What the arm's attack makes of a batch, found without the method."""
-    threat = Threat(TASK.threat.norm, TASK.threat.epsilon * settings.epsilon)
+    threat = Threat(TASK.threat.norm, TASK.threat.epsilon * settings.radius)
     return pgd(
-        net, batch.images, batch.labels, threat, steps=settings.steps, step=settings.step / settings.epsilon,
+        net, batch.images, batch.labels, threat, steps=settings.steps,
+        relative_step=settings.relative_step / settings.radius,
         start=settings.start, loss=loss, generator=batch.generator, mode=settings.mode,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ def test_the_whole_step_agrees_with_float64(mode):
 
 
 def test_without_perturbation_it_is_standard_training_bit_by_bit():
-    pgd = gradients(method("pgd", attack=AttackSettings(epsilon=0)), batch_of())
+    pgd = gradients(method("pgd", attack=AttackSettings(radius=0)), batch_of())
     standard = gradients(method("standard"), batch_of())
     assert torch.equal(pgd[0], standard[0])
     assert all(torch.equal(pgd[1][name], standard[1][name]) for name in standard[1])

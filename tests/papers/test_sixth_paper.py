@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from turncoat.settings import read_yaml
+from turncoat.reading import read_yaml
 
 ROOT = Path(__file__).parents[2]
 SUITE = {
     "attacks": {"fgsm": {"attack": "fgsm"}, "pgd-20": {"attack": "pgd", "steps": 3}},
-    "epsilons": [1.0],
+    "radii": [1.0],
 }
 STUDY = """
 import sys

@@ -64,7 +64,7 @@ def params(
         "suites": {
             "quick": {
                 "attacks": {name: {"attack": "pgd", "steps": 20} for name in ATTACKS},
-                "epsilons": [0.5, 1.0, 1.5],
+                "radii": [0.5, 1.0, 1.5],
             }
         },
     }

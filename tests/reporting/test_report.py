@@ -133,9 +133,10 @@ def test_every_number_of_the_tables_is_its_records(
         return [json.loads(path.read_text()) for path in paths if path.exists()]
 
     def outcomes(arm: str, metric: str) -> Any:
-        paths = [built / f"reports/records/{dataset}/{arm}/{seed}/examples.npz" for seed in seeds]
-        rows = [np.load(path)[metric] for path in paths if path.exists()]
-        return np.array(rows) if rows else None
+        folders = [built / f"reports/records/{dataset}/{arm}/{seed}" for seed in seeds]
+        kept = [np.load(folder / "examples.npz") for folder in folders if (folder / "record.json").exists()]
+        names = ["clean", *synthetic.ATTACKS] if metric == "worst" else [metric]
+        return np.array([np.logical_and.reduce([arrays[name] for name in names]) for arrays in kept])
 
     checked = 0
     for name in ("main", "checkpoints", "mart"):

@@ -94,7 +94,8 @@ def test_a_reported_effect_is_the_difference_of_the_reported_values(papers: list
     for paper in papers:
         values = {(value.arm, value.metric): value.value for value in paper.reported}
         for claim in paper.claims:
-            pair = [(arm, claim.measured.metric) for arm in (claim.measured.arm, claim.measured.against)]
+            first, second = claim.measured.metric, claim.measured.against_metric or claim.measured.metric
+            pair = [(claim.measured.arm, first), (claim.measured.against, second)]
             on_cifar10 = "cifar10" in claim.datasets and claim.reported != "unavailable"
             if on_cifar10 and all(key in values for key in pair):
                 assert claim.reported.points == pytest.approx(values[pair[0]] - values[pair[1]])  # type: ignore[union-attr]

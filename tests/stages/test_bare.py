@@ -176,6 +176,15 @@ def edited(file, line):
         code.write(f"\n{line}\n")
 
 
+def test_the_checksums_are_made_anew_where_anything_was_edited(here):
+    digests(here, lambda params: None)
+    plan = cells(merged("params.yaml").values)
+    Marks(plan).set(plan["inputs"])
+    assert Marks(plan).done(plan["inputs"])
+    edited("turncoat/training/loop.py", "# a comment")
+    assert not Marks(plan).done(plan["inputs"])
+
+
 def test_a_mark_holds_with_the_files_alone(here):
     digests(here, lambda params: None)
     plan = cells(merged("params.yaml").values)

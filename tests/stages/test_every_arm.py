@@ -27,7 +27,7 @@ SUITE = {
         "transfer-pgd-20": {"attack": "transfer", "stored": "pgd-20"},
         "apgd-eot": {"attack": "apgd", "steps": 2, "eot": 2},
     },
-    "epsilons": [1.0],
+    "radii": [1.0],
     "shifts": ["contrast", "jpeg"],
     "universal": {"form": "sgd", "passes": 1},
 }
@@ -42,7 +42,7 @@ def small(arm: dict) -> dict:
     more = {
         "rat": {"subset": 20},
         "misclassified": {
-            "attack": {"steps": 1, "epsilon": 0.1},
+            "attack": {"steps": 1, "radius": 0.1},
             "reference": {"epochs": 20, "batch_size": 5, "lr": 0.02},
         },
     }

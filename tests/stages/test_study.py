@@ -12,7 +12,7 @@ import yaml
 
 from stages.inputs import modules
 from stages.pipeline import cells
-from turncoat.closure import closure
+from turncoat.closure import LISTS, closure
 from turncoat.files import sha256
 from turncoat.papers.index import module_of
 from turncoat.reading import read_yaml
@@ -58,7 +58,7 @@ def shrink(params):
             "pgd-20": {"attack": "pgd", "steps": 5},
             "transfer-pgd-20": {"attack": "transfer", "stored": "pgd-20"},
         },
-        "epsilons": [1.0],
+        "radii": [1.0],
     }
 
 
@@ -200,7 +200,7 @@ def test_every_file_of_the_library_is_behind_some_checksum():
     named = set().union(*files_behind(everything).values())
     for file in (ROOT / "turncoat").rglob("*.py"):
         path = file.relative_to(ROOT).as_posix()
-        if path.startswith("turncoat/tracking") or path.endswith(("integrity.py", "__main__.py")):
+        if path.startswith("turncoat/tracking") or path.endswith(("integrity.py", "__main__.py", *LISTS)):
             continue
         assert path in named, path
 

@@ -2,9 +2,11 @@
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 
+@torch.no_grad()  # or the copies of TorchScript's weights would be made by autograd
 def copied(model: nn.Module) -> nn.Module:
     """A copy that shares no tensor with `model`; what cannot be copied (a lock, an open file) is shared.
 

@@ -17,12 +17,12 @@ def fgsm(
     loss: str | Loss = "ce",
     targets: Tensor | None = None,
     start: str = "none",
-    step: float = 1.0,
+    relative_step: float = 1.0,
     generator: torch.Generator | None = None,
     mode: str = "eval",
 ) -> Tensor:
-    """One gradient step; arguments as for `pgd`. With `start="uniform", step=1.25` it is the start of fast training."""
+    """One gradient step; arguments as for `pgd`. `start="uniform", relative_step=1.25` starts fast training."""
     return pgd(
-        model, images, labels, threat, steps=1, step=step, start=start, loss=loss, targets=targets,
+        model, images, labels, threat, steps=1, relative_step=relative_step, start=start, loss=loss, targets=targets,
         generator=generator, mode=mode,
     )  # fmt: skip

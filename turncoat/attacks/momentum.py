@@ -1,7 +1,7 @@
 """The momentum iterative method: steps along a decaying sum of gradients (Dong et al. 2018, arXiv 1710.06081).
 
 Against a random network the sum averages over the draws of many steps, so that few draws a step do: through
-`eot(model, 5)` 50 steps find what 200 steps of 20 draws do (docs/evaluation.md).
+`eot(model, 5)` 50 steps find what 200 steps of 20 draws do (docs/log.md).
 """
 
 import torch

@@ -23,7 +23,7 @@ def pgd(
     threat: Threat,
     *,
     steps: int,
-    step: float = 0.25,
+    relative_step: float = 0.25,
     start: str = "uniform",
     restarts: int = 1,
     loss: str | Loss = "ce",
@@ -37,7 +37,7 @@ def pgd(
 
     Args:
         images, labels: (n, c, h, w) float32 in [0, 1]; (n,) int64.
-        step: step size in units of epsilon.
+        relative_step: step size in units of epsilon.
         start: "uniform" in the ball, "gaussian" (0.001 * N(0, 1) from the image), or "none" (the image).
         restarts: with `early_stop`, further runs for the examples still standing; each needs a random start.
         loss: "ce", "margin", "dlr", or a function `loss(logits, labels, index)` to be maximised (see losses.py).
@@ -52,11 +52,11 @@ def pgd(
     Returns: (n, c, h, w) float32, within the threat to 1e-6.
     """
     check(images, labels, targets=targets, steps=steps, restarts=restarts)
-    if not step > 0:
-        raise ValueError(f"step: {step!r} is not allowed; give a step size above 0, in units of epsilon")
+    if not relative_step > 0:
+        raise ValueError(f"relative_step: {relative_step!r} is not allowed; give a size above 0, in units of epsilon")
     if restarts > 1 and (start == "none" or not early_stop):
         raise ValueError("restarts: more than one needs a random start and early_stop=True")
-    maximised, advance, size = objective(loss), compiled_step if compile else plain_step, step * threat.epsilon
+    maximised, advance, size = objective(loss), compiled_step if compile else plain_step, relative_step * threat.epsilon
     with attacked(model, mode, generator), torch.no_grad():
         if not early_stop:
             project = threat.projection(images)

@@ -80,7 +80,7 @@ def universal_sgd(
     *,
     target: int | None = None,
     passes: int = 10,
-    step: float = 0.1,
+    relative_step: float = 0.1,
     clamp: float = 10.0,
     loss: str = "margin",
     success: float = 1.0,
@@ -91,7 +91,8 @@ def universal_sgd(
 ) -> Tensor:
     """Sign steps along the mean gradient of the batch, of a loss that stops counting images once it exceeds `clamp`.
 
-    Args: as `universal_deepfool`; `step` is in units of epsilon, `clamp` in units of the loss ("margin", "ce", "dlr").
+    Args: as `universal_deepfool`; `relative_step` is in units of epsilon, `clamp` in units of the loss ("margin", "ce",
+        "dlr").
     """
     check(images, labels, passes=passes, batch_size=batch_size)
     images, labels = _without(images, labels, target)
@@ -109,7 +110,7 @@ def universal_sgd(
                 goals = None if target is None else torch.full_like(classes, target)
                 gradient, _, _ = input_gradient(model, perturb(images[rows], change), clamped, classes, goals)
                 mean = gradient.nan_to_num(0, 0, 0).mean(0)
-                length = step * threat.epsilon
+                length = relative_step * threat.epsilon
                 if threat.norm == "linf":
                     change = _inside(change + length * mean.sign(), threat)
                 else:

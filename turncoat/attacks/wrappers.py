@@ -25,7 +25,7 @@ class eot(nn.Module):
     score-based attack say, meets their mean. With "logits" everything goes by the mean logits: the loss of a mean, not
     the mean of the loss. With "probabilities" everything goes by the logarithm of the mean probabilities, so that the
     cross-entropy drives down the mean probability of the true class: draws that are lost already weigh little. No
-    average is always the strongest (docs/evaluation.md). With one draw all three are the plain attack.
+    average is always the strongest (docs/random-networks.md). With one draw all three are the plain attack.
 
     `each` keeps the logits of the single draws of the last pass, (draws, n, k): an attack lets an image go when it has
     fallen in every one of them, for in a single one it may have been luck.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from turncoat.data.own import Raw, located
-from turncoat.data.pictures import gather, told
+from turncoat.data.pictures import gather, listed
 from turncoat.data.store import Split
 from turncoat.errors import TurncoatError
 
@@ -45,9 +45,11 @@ def read(path: str, size: tuple[int, int] | None) -> Raw:
         )
     for split, of_class in found.items():
         if unknown := sorted(set(of_class) - set(classes)):
-            raise TurncoatError(told(f"{path}: {split} has {len(unknown)} classes that train has not", unknown))
+            raise TurncoatError(listed(f"{path}: {split} has {len(unknown)} classes that train has not", unknown))
         if empty := sorted(name for name, files in of_class.items() if not files):
-            raise TurncoatError(told(f"{path}: classes without an image in {split}; fill or remove the folder", empty))
+            raise TurncoatError(
+                listed(f"{path}: classes without an image in {split}; fill or remove the folder", empty)
+            )
     files = {split: [file for name in sorted(of) for file in of[name]] for split, of in found.items()}
     everything = [file for split in files.values() for file in split]
     names = [file.relative_to(root).as_posix() for file in everything]
@@ -103,7 +105,7 @@ def _found(root: Path) -> dict[str, dict[str, list[Path]]]:
             f"{root}: no folder train, and no folders of classes ({', '.join(map(str, inside)) or 'none'})"
         )
     if other:
-        raise TurncoatError(told(f"{root}: folders beside train that are no split; move them elsewhere", other))
+        raise TurncoatError(listed(f"{root}: folders beside train that are no split; move them elsewhere", other))
     for split, folders in named.items():
         if len(folders) > 1:
             raise TurncoatError(f"{root}: {' and '.join(folder.name for folder in folders)} are both {split}; keep one")
@@ -115,7 +117,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     if stray := sorted(
         path.name for path in folder.iterdir() if path.suffix.lower() in PICTURES and _wanted(path.name)
     ):
-        raise TurncoatError(told(f"{folder}: {len(stray):,} images outside the folders of classes", stray))
+        raise TurncoatError(listed(f"{folder}: {len(stray):,} images outside the folders of classes", stray))
     return {
         unicodedata.normalize("NFC", inside.name): [
             file for file in _files(inside) if file.suffix.lower() not in BESIDE

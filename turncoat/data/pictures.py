@@ -24,7 +24,7 @@ Image.init()
 READ = [name for name in FORMATS if name in Image.OPEN]  # a Pillow may be built without some
 MAX_PIXELS = 64 << 20  # of one image; a file of some kilobytes can ask for billions
 GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
-TOLD = 5  # faults that a message lists; it counts the others
+LISTED = 5  # faults that a message lists; it counts the others
 AT_ONCE = 256  # files whose content is in memory together
 
 Pixels = NDArray[np.uint8]
@@ -163,7 +163,7 @@ def gather(
     bar.close()
     if faults:
         raise TurncoatError(
-            told(f"{where}: {len(faults):,} of {count:,} images cannot be used; mend or remove them", faults)
+            listed(f"{where}: {len(faults):,} of {count:,} images cannot be used; mend or remove them", faults)
         )
     if odd:
         height, width = images.shape[2:]
@@ -194,10 +194,10 @@ def fits(needed: int, where: str) -> None:
         )
 
 
-def told(message: str, lines: Sequence[str]) -> str:
+def listed(message: str, lines: Sequence[str]) -> str:
     """A message with the first few of many lines below it."""
-    more = [f"and {len(lines) - TOLD:,} more"] if len(lines) > TOLD else []
-    return "\n  ".join([message + ":", *lines[:TOLD], *more])
+    more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
+    return "\n  ".join([message + ":", *lines[:LISTED], *more])
 
 
 def _read(source: Path | bytes, size: tuple[int, int] | None) -> tuple[bytes, Picture | str]:

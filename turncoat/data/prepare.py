@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from turncoat.data import folder, npz, parquet, published
-from turncoat.data.pictures import told
+from turncoat.data.pictures import listed
 from turncoat.data.sources import raw_files
 from turncoat.data.splits import split
 from turncoat.data.store import SPLITS, Dataset, Split
@@ -105,7 +105,7 @@ def assemble(
     overlap = count_overlap(named)
     for pair, shared in overlap.items():
         smaller = min(len(named[side]) for side in pair.split("/"))
-        twins = told(" for example", _twins(named, names, pair)) if shared and names else ""
+        twins = listed(" for example", _twins(named, names, pair)) if shared and names else ""
         if shared > max(1, MAX_OVERLAP * smaller):
             raise TurncoatError(
                 f"{name}: {shared:,} identical images in {pair} ({sizes}), more than {MAX_OVERLAP:.0%} of the smaller "

@@ -87,7 +87,7 @@ def first_answer(pristine: Pristine, images: Tensor, labels: Tensor, seed: int) 
     """
     tensors = [*pristine.kept.parameters(), *pristine.kept.buffers()]
     with torch.no_grad(), drawing(seed_of(seed, "entry")):
-        counts = sorted({min(FEW, len(images)), 1}, reverse=True)
+        counts = sorted({min(FEW, len(images)), 1})[::-1]
         for count in counts:
             given = images[:count].clone()
             try:

@@ -144,7 +144,7 @@ def _curve(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> 
     """Accuracy under PGD-20 over the radii. Who falls within a smaller radius has fallen: only the rest is attacked."""
     done = next((name for name, planned in suite.attacks.items() if planned == CURVE), None)
     found = Outcome.of(result.clean, runner.random)
-    for factor in suite.epsilons:
+    for factor in suite.radii:
         epsilon = threat.epsilon * factor
         radius = Threat(threat.norm, min(epsilon, 1.0) if threat.norm == "linf" else epsilon)
         if factor == 1 and done:

@@ -83,8 +83,8 @@ class Planned:
         """The same after so many doublings: of the steps, of the draws, in turn; steps of a set size get smaller."""
         longer, draws, settings = 2 ** ((doublings + 1) // 2), 2 ** (doublings // 2), dict(self.settings)
         settings["steps"] *= longer
-        if "step" in settings:
-            settings["step"] /= longer
+        for size in {"step", "relative_step"} & settings.keys():
+            settings[size] /= longer
         return replace(self, settings=settings, eot=self.eot * draws, doublings=0)
 
     def meets(self, model: nn.Module, random: bool) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from turncoat.attacks import Threat
-from turncoat.evaluation.calibration import calibration
+from turncoat.evaluation.calibration_error import calibration_error
 from turncoat.evaluation.results import Bools, Evaluation, counted
 from turncoat.files import read_json, sha256, write_atomic, write_json
 
@@ -47,7 +47,7 @@ def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | N
             name: counted(result.worst_of(attacks)) | {"attacks": attacks} for name, attacks in result.unseen.items()
         },
         "curve": result.curve,
-        "calibration": calibration(result.confidence, result.clean),
+        "calibration": calibration_error(result.confidence, result.clean),
         "per_class": classed,
         "shifts": result.shifts,
         "corruptions": result.corruptions,

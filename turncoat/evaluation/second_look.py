@@ -16,13 +16,13 @@ def looks(random: bool) -> dict[str, Planned]:
     """More steps, another loss (free of the logits' scale), a black box; on a random network each through EOT."""
     if random:
         chosen = {
-            "eot": Planned(pgd, {"steps": 50, "step": 0.1}, eot=10),
+            "eot": Planned(pgd, {"steps": 50, "relative_step": 0.1}, eot=10),
             "loss": Planned(apgd, {"steps": 20, "loss": "dlr"}, eot=10),
             "square": Planned(square, {"queries": 200}, eot=5),
         }
     else:
         chosen = {
-            "steps": Planned(pgd, {"steps": 200, "step": 0.05, "restarts": 2}),
+            "steps": Planned(pgd, {"steps": 200, "relative_step": 0.05, "restarts": 2}),
             "loss": Planned(apgd, {"steps": 100, "loss": "dlr"}),
             "square": Planned(square, {"queries": 1000}),
         }

@@ -8,21 +8,26 @@ A network that they catch is attacked as if it had no past, so that its numbers 
 same. State outside the module (a global variable, a file) reaches every copy: it shows only as far as answers change.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from turncoat.attacks import Threat, attacked
-from turncoat.attacks.threat import uniform
-from turncoat.evaluation.pristine import apart
+from turncoat.attacks import Threat, attacked, input_gradient
+from turncoat.attacks.losses import margin
+from turncoat.attacks.threat import ascend, uniform
+from turncoat.evaluation.pristine import apart, drawing
 from turncoat.evaluation.results import Flag
 from turncoat.evaluation.runner import Places, Runner
-from turncoat.randomness import generator
+from turncoat.randomness import generator, seed_of
 
 PROBED, ALONE = 50, 8  # images
 DRAWS = 8  # of a random network whose draws cannot be held fixed
 TOLERANCE = 0.02  # of the usual gap between two logits; float32 on a GPU may round to a thousandth
-SURE, LARGE = 6.0, 1.1  # standard errors, and distance against the spread of one kind, that tell two kinds of draws
+SURE, HALVES = 10.0, 200  # standard deviations of random halves that tell two kinds of draws apart
+REACH = 0.25  # of the threat's epsilon: how far along a gradient the network is asked whether it leads anywhere
+FEWEST = 5  # images with a gradient, to judge it by
 
 
 class Steadiness:
@@ -35,7 +40,12 @@ class Steadiness:
 
     def first(self) -> list[Flag]:
         """What differs by gradients or history, by company, by who asks."""
-        probes = {"stateful": self._asked_on, "batch-dependent": self._in_company, "told-apart": self._without_seeds}
+        probes = {
+            "stateful": self._asked_on,
+            "batch-dependent": self._in_company,
+            "told-apart": self._without_seeds,
+            "false-gradient": self._along_gradients,
+        }
         flags = [Flag(name, said, blocks=True) for name, probe in probes.items() if (said := probe())]
         if any(flag.name == "stateful" for flag in flags):
             self.runner.forget()
@@ -115,16 +125,44 @@ class Steadiness:
         )
         return "answers with `seeds` and without differ by more than draws do" * unlike(those, these)
 
+    def _along_gradients(self) -> str:
+        """A step along the gradient of the margin changes it more than one of random signs, if it is the gradient."""
+        runner, images, labels = self.runner, self.images, self.runner.labels[: len(self.images)]
+        with drawing(seed_of(runner.seed, "score", 0, int(self.places[0]))), attacked(runner.whole):
+            gradient, _, _ = input_gradient(runner.whole, images.clone(), margin, labels)
+        runner.passes["forward"] += len(images)
+        runner.passes["backward"] += len(images)
+        leads = (torch.isfinite(gradient) & (gradient != 0)).flatten(1).any(1)
+        if int(leads.sum()) < FEWEST:  # which other checks see to
+            return ""
+        source = generator(runner.seed, "gradients", device=images.device)
+        near = replace(self.threat, epsilon=REACH * self.threat.epsilon)
+        before = margin(self.answer, labels)
+        along, aside = (
+            margin(
+                self._fresh(near.project(ascend(images, direction, near, near.epsilon), images), self.places), labels
+            )
+            - before
+            for direction in (gradient, uniform(images, source) - 0.5)
+        )
+        gained, chance = float(along[leads].median()), float(aside[leads].abs().median())
+        return "a step along the gradient changes the answers no more than a random one" * (gained <= chance)
+
 
 def unlike(first: Tensor, second: Tensor) -> bool:
-    """Whether two sets of draws, (draws, n, classes) logits each, are of two distributions (by the energy distance)."""
-    one, other = (logits.softmax(2).transpose(0, 1) for logits in (first, second))
-    pairs = one.shape[1] * (one.shape[1] - 1)
-    within = (torch.cdist(one, one).sum((1, 2)) + torch.cdist(other, other).sum((1, 2))) / (2 * pairs)
-    between = torch.cdist(one, other).mean((1, 2))
-    excess = between - within
-    error = excess.std() / len(excess) ** 0.5
-    return bool(excess.mean() > SURE * error + 1e-6 and between.mean() > LARGE * within.mean())
+    """Whether two sets of draws, (draws, n, classes) logits each, are of two distributions.
+
+    By their energy distance, against those of random halves of all draws.
+    """
+    draws, images = first.shape[:2]
+    every = torch.cat([first, second]).transpose(0, 1).double().cpu()
+    distances = torch.cdist(every, every)  # (n, 2 draws, 2 draws)
+    ours = torch.cat([torch.ones(draws), -torch.ones(draws)]).double()
+    order = torch.rand(HALVES, images, 2 * draws, generator=generator("halves")).argsort(2)
+    energies = -torch.einsum("pni,nij,pnj->p", ours[order], distances, ours[order]) / images
+    ours = ours.expand(1, images, -1)
+    energy = float(-torch.einsum("pni,nij,pnj->p", ours, distances, ours)[0]) / images
+    return energy > float(energies.mean() + SURE * energies.std()) + 1e-6
 
 
 def _gap(found: float) -> str:

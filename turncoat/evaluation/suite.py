@@ -15,7 +15,7 @@ from turncoat.attacks.wrappers import AVERAGES
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.planned import PRECISIONS, Attack, Planned
 from turncoat.evaluation.results import SECOND_LOOK, TAKEN, WORST_UNDER
-from turncoat.settings import Auto, SuiteSettings, ThreatSettings, validate
+from turncoat.settings import SHARES, Auto, SuiteSettings, ThreatSettings, validate
 
 # What the evaluation itself passes to an attack.
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
@@ -33,7 +33,7 @@ class Suite:
     """Attacks in the order in which they run.
 
     Attributes:
-        epsilons: radii of the security curve, in units of epsilon.
+        radii: of the security curve, in units of epsilon.
         images: the first so many test images; None: all.
         batch_size: images that an attack works on at a time; "auto": what `turncoat.attacks.capacity` finds.
         shifts, corruptions, severities: names in `turncoat.attacks.SHIFTS` and `CORRUPTIONS`, each in 1 to 5.
@@ -43,7 +43,7 @@ class Suite:
 
     name: str
     attacks: Mapping[str, Planned]
-    epsilons: tuple[float, ...] = ()
+    radii: tuple[float, ...] = ()
     images: int | None = None
     batch_size: int | Auto = 500
     shifts: tuple[str, ...] = ()
@@ -109,8 +109,8 @@ def build_suite(name: str, settings: SuiteSettings) -> Suite:
             where = f"params.yaml: suites.{name}.attacks"
             raise TurncoatError(f"{where}: the name {key} is taken, for a measurement of every network; choose another")
     attacks = {key: plan_attack(raw, f"suites.{name}.attacks.{key}") for key, raw in settings.attacks.items()}
-    if any(not 0 < factor < float("inf") for factor in settings.epsilons):
-        raise TurncoatError(f"params.yaml: suites.{name}.epsilons: radii in units of epsilon must be above 0")
+    if any(not 0 < factor < float("inf") for factor in settings.radii):
+        raise TurncoatError(f"params.yaml: suites.{name}.radii: must be above 0, in units of epsilon")
     for kind, names, there in (
         ("shifts", settings.shifts, SHIFTS),
         ("corruptions", settings.corruptions, CORRUPTIONS),
@@ -124,7 +124,7 @@ def build_suite(name: str, settings: SuiteSettings) -> Suite:
     return Suite(
         name,
         attacks,
-        tuple(sorted(settings.epsilons)),
+        tuple(sorted(settings.radii)),
         settings.images,
         settings.batch_size,
         tuple(settings.shifts),
@@ -157,6 +157,8 @@ def _check_keys(attack: Attack, settings: Mapping[str, Any], where: str) -> None
         if key not in known:
             near = difflib.get_close_matches(key, [*known, *OF_THE_ENTRY], n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join([*known, *OF_THE_ENTRY])}"
+            if key in SHARES and SHARES[key].split()[0] in known:
+                hint = f"it is called {SHARES[key]}"
             raise TurncoatError(f"params.yaml: unknown {where}.{key}; {hint}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in settings:

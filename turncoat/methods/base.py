@@ -91,15 +91,15 @@ def attack(
     loss: str | Loss = "ce",
 ) -> Tensor:
     """The attack of a training step, in units of the data set's epsilon; radius 0 leaves the images as they are."""
-    if settings.epsilon == 0:
+    if settings.radius == 0:
         return batch.images
     return pgd(
         model,
         batch.images,
         batch.labels,
-        Threat(threat.norm, threat.epsilon * settings.epsilon),
+        Threat(threat.norm, threat.epsilon * settings.radius),
         steps=settings.steps,
-        step=settings.step / settings.epsilon,
+        relative_step=settings.relative_step / settings.radius,
         start=settings.start,
         loss=loss,
         generator=batch.generator,

@@ -15,7 +15,7 @@ from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, Tas
 from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings
 from turncoat.training import fit, initialised, resolve
 
-CLEAN = AttackSettings(epsilon=0)  # an attack that leaves the images as they are
+CLEAN = AttackSettings(radius=0)  # an attack that leaves the images as they are
 
 
 class _Reference(Method[AdversarialSettings]):

@@ -205,7 +205,7 @@ def _pooled(counts: Sequence[Count]) -> Count | None:
     return Count(correct=sum(count.correct for count in counts), n=sum(count.n for count in counts), images=images)
 
 
-class Flag(_Read):
+class RecordedFlag(_Read):
     """A warning that travels with the numbers. `blocks`: they are no robustness; `attack`: whose number, None for all.
 
     What a blocking flag does to a verdict is said in verdicts.py.
@@ -262,12 +262,12 @@ class Record(_Read):
     best: Checkpoint
     last: Checkpoint
     validation: dict[str, Any]
-    flags: list[Flag]
+    flags: list[RecordedFlag]
     cost: Cost
     examples: dict[str, str]
     weights: dict[str, str]
 
-    def blocking(self, metric: str) -> list[Flag]:
+    def blocking(self, metric: str) -> list[RecordedFlag]:
         """The blocking flags on a metric: those of that attack alone, and those of all if it is under attack."""
         attacked = metric in ("worst", "universal", *self.best.unseen, *self.best.attacks)
         return [

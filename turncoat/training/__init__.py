@@ -3,15 +3,15 @@
 from turncoat.training.cell import given_cell, initialised, train_cell
 from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file, fingerprint
 from turncoat.training.compute import Compute, resolve
-from turncoat.training.loop import Outcome, Trainable, fit
+from turncoat.training.loop import Trainable, Trained, fit
 from turncoat.training.schedule import learning_rate
 
 __all__ = [
     "Checkpoint",
     "Compute",
-    "Outcome",
     "Scratch",
     "Trainable",
+    "Trained",
     "duration_file",
     "fingerprint",
     "fit",

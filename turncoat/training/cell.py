@@ -14,7 +14,7 @@ from turncoat.randomness import seed_of
 from turncoat.settings import TrainingSettings
 from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file
 from turncoat.training.compute import Compute
-from turncoat.training.loop import Outcome, State, Trainable, fit
+from turncoat.training.loop import State, Trainable, Trained, fit
 
 
 def train_cell(
@@ -78,14 +78,14 @@ def given_cell(
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     row = {"epoch": 0.0, **validate(network)}
-    outcome = Outcome(history=[row], best=state, last=state)
+    outcome = Trained(history=[row], best=state, last=state)
     return _write(folder, network, outcome, row, cell=cell, settings=settings, key=key, epochs=0, given=given)
 
 
 def _write(
     folder: Path,
     deployed: nn.Module,
-    outcome: Outcome,
+    outcome: Trained,
     best: Mapping[str, float],
     *,
     cell: Mapping[str, Any],

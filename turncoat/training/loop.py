@@ -42,7 +42,7 @@ class Trainable(Protocol):
 
 
 @dataclass
-class Outcome:
+class Trained:
     """History rows (one an epoch), weights of the deployed module, passes a training image."""
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -62,7 +62,7 @@ def fit(
     validate: Callable[[nn.Module], dict[str, float]],
     checkpoint: Checkpoint | None = None,
     log: Callable[[dict[str, float]], None] = lambda row: None,
-) -> Outcome:
+) -> Trained:
     """Train `method.model` for `settings.epochs`, resuming from `checkpoint` where it holds a state.
 
     Args:
@@ -73,7 +73,7 @@ def fit(
         TurncoatError: the loss or a gradient is not finite; raised before the weights are touched, so the last
             checkpoint is good.
     """
-    outcome = Outcome()
+    outcome = Trained()
     optimizer = _optimizer(method.model, settings, compute)
     averaged = Average(method.model, settings.ema) if settings.ema else None
     done = _restore(checkpoint, method.model, optimizer, averaged, outcome)
@@ -218,7 +218,7 @@ def _frozen(module: nn.Module) -> list[nn.Module]:
 
 
 def _state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Average | None, outcome: Outcome
+    model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Average | None, outcome: Trained
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
@@ -233,7 +233,7 @@ def _restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     averaged: Average | None,
-    outcome: Outcome,
+    outcome: Trained,
 ) -> int:
     """Put everything back as the checkpoint holds it; the number of epochs that are done."""
     state = checkpoint.load() if checkpoint else None

@@ -18,7 +18,7 @@ from turncoat.papers.arms import arm_settings, method_class, schedule
 from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings, load
 from turncoat.training import fit, resolve
 
-ATTACK = AttackSettings(steps=3, epsilon=0.8, step=0.3)
+ATTACK = AttackSettings(steps=3, radius=0.8, relative_step=0.3)
 
 
 def prepared(**arm):
@@ -355,7 +355,7 @@ def test_fast_advprop_uses_one_backward_pass_for_attack_and_weights():
     made = method("fast_advprop", network(steps=2))
     batch = batch_of(10)
     nets = {name: double(extract(made.model, name)) for name in ("main", "auxiliary")}
-    radius = 0.1 * made.settings.epsilon
+    radius = 0.1 * made.settings.radius
     source = batch_of(10).generator
     started = type(TASK.threat)("linf", radius).random_start(batch.images[:2], source).requires_grad_()
     clean = torch.softmax(nets["main"](batch.images[2:]), 1)

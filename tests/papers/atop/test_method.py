@@ -282,7 +282,7 @@ def test_fine_tuning_leaves_the_classifier_as_it_was_bit_for_bit(gan_gradient):
 @pytest.mark.parametrize("gan_gradient", [True, False])
 @pytest.mark.parametrize("through", ["pipeline", "classifier"])
 def test_the_attack_s_passes_count_whatever_it_passes_through(through, gan_gradient):
-    attack = {"steps": 3, "step": 0.5, "start": "none"}
+    attack = {"steps": 3, "relative_step": 0.5, "start": "none"}
     _, outcome = run(network(steps=3), attack_through=through, gan_gradient=gan_gradient, attack=attack)
     assert outcome.passes["forward"] == outcome.passes["backward"] == (3 + 1) * outcome.passes["images"]
 

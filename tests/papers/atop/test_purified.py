@@ -38,7 +38,7 @@ def test_steps_are_those_of_pgd_and_take_accuracy_away(network: nn.Module, image
     assert found.max() <= DRAWS
     assert found[0].mean() > found[1].mean() > found[2].mean()
     source = generator(1, "by steps", 2)
-    attacked = pgd(eot(net, 2), few, theirs, THREAT, steps=10, step=STEP, generator=source)
+    attacked = pgd(eot(net, 2), few, theirs, THREAT, steps=10, relative_step=STEP, generator=source)
     assert (found[2] == right_draws(net, attacked, theirs, 1)).all()
     state = torch.get_rng_state()
     assert (by_steps(net, few, theirs, THREAT, draws=2, looks=[0, 3, 10], seed=1) == found).all()

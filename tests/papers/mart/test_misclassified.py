@@ -15,7 +15,7 @@ from turncoat.settings import AttackSettings, ComputeSettings, TrainingSettings
 from turncoat.training import fit, resolve
 
 CHOSEN = torch.tensor([True, False, False, True, False, False])
-FGSM = AttackSettings(steps=1, step=1.0, start="none")
+FGSM = AttackSettings(steps=1, relative_step=1.0, start="none")
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ def test_supervised_distil_and_denoise_by_hand():
     batch = batch_of(6)
     seen = shifted(batch_of(6), ShiftingSettings(method="reverse", seen=SEEN))
     for mode in ("supervised", "distil", "denoise"):
-        made = method("reverse", copy.deepcopy(net), mode=mode, seen=SEEN, epsilon=0.1, width=4)
+        made = method("reverse", copy.deepcopy(net), mode=mode, seen=SEEN, bound=0.1, width=4)
         with torch.no_grad():
             made.model.pipeline.generator.weight.fill_(0.05)
             calibrated = made.model.pipeline.calibrate(seen).double()
@@ -139,7 +139,7 @@ def test_a_calibrator_learns_to_undo_what_the_classifier_cannot_read():
     net = knowing(split)
     unseen = split_of(200, seed=1)
     flat = SHIFTS["contrast"](unseen.floats(), 5, None) * 0.5
-    made = method("reverse", copy.deepcopy(net), split, seen=["contrast", "brightness"], severities=[4, 5], epsilon=0.5)
+    made = method("reverse", copy.deepcopy(net), split, seen=["contrast", "brightness"], severities=[4, 5], bound=0.5)
     train(made, split, epochs=25, lr=0.01, optimizer="adam")
     deployed = made.deploy(made.model).eval()
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_a_comparator_may_be_quantised():
         ({"seen": ["brightnes"]}, "of brightness, contrast"),
         ({"seen": ["blur", "blur"]}, "at most once"),
         ({"severities": [0]}, "from 1 to 5"),
-        ({"epsilon": 2.0}, "less than or equal to 1"),
+        ({"bound": 2.0}, "less than or equal to 1"),
         ({"quantised": {"weights": 1}}, "greater than or equal to 2"),
         ({"mode": "supervise"}, "supervised"),
     ],

@@ -10,6 +10,8 @@ deployed. Ratio 4:1, one step, weights 1, 1/2, 1/2 are the authors' defaults; th
 images and the common 1/n are readings. The step keeps batch norm in training mode: the pass is a training pass.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -20,16 +22,18 @@ from turncoat.attacks.pgd import ascend
 from turncoat.data.batches import DeviceSplit
 from turncoat.methods.base import Batch, Method, Parts
 from turncoat.models.dual_norm import branch_gap, check_splits, extract, split_norms
-from turncoat.settings import ArmSettings
+from turncoat.settings import SHARES, ArmSettings
 
 
 class FastAdvPropSettings(ArmSettings):
     """Radius and step in units of the data set's epsilon: 1/255 and 1/255 where that is 8/255."""
 
+    renamed: ClassVar = SHARES
+
     ratio: int = Field(4, ge=1, description="clean images to each attacked one")
     share: float = Field(0.5, ge=0, description="weight of the started images, and of the attacked ones")
-    epsilon: float = Field(0.125, gt=0)
-    step: float = Field(0.125, gt=0)
+    radius: float = Field(0.125, gt=0)
+    relative_step: float = Field(0.125, gt=0)
 
 
 class FastAdvProp(Method[FastAdvPropSettings]):
@@ -49,7 +53,7 @@ class FastAdvProp(Method[FastAdvPropSettings]):
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
         settings, n = self.settings, len(batch.images)
         few = max(1, n // (settings.ratio + 1))
-        threat = Threat(self.task.threat.norm, self.task.threat.epsilon * settings.epsilon)
+        threat = Threat(self.task.threat.norm, self.task.threat.epsilon * settings.radius)
         images, labels = batch.images[:few], batch.labels[:few]
         started = threat.random_start(images, batch.generator).requires_grad_()
         with self.route(main=n - few, auxiliary=few):
@@ -59,7 +63,7 @@ class FastAdvProp(Method[FastAdvPropSettings]):
         # Here and not in the trainer: the step needs the input's gradient, the optimiser gets the weights' in passing.
         first.backward()
         assert started.grad is not None
-        size = settings.step / settings.epsilon * threat.epsilon
+        size = settings.relative_step / settings.radius * threat.epsilon
         adversarial = threat.project(ascend(started.detach(), started.grad, threat, size), images)
         with self.route(auxiliary=few):
             attacked = functional.cross_entropy(self.model(adversarial), labels, reduction="none")

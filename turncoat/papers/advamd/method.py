@@ -46,7 +46,7 @@ class AdvAmdSettings(AdversarialSettings):
     a: float = Field(1.0, ge=0, description="weight of the adversarial loss")
     b: float = Field(1.0, ge=0, description="weight of the mediate loss")
     perturbation: Literal["attack", "noise"] = "attack"
-    attack: AttackSettings = AttackSettings(steps=5, epsilon=0.5, step=0.125)
+    attack: AttackSettings = AttackSettings(steps=5, radius=0.5, relative_step=0.125)
 
 
 class AdvAmd(Method[AdvAmdSettings]):
@@ -96,7 +96,7 @@ class AdvAmd(Method[AdvAmdSettings]):
         """Adversarial images, and a list of mediates, each (n, c, h, w)."""
         settings, images, threat = self.settings, batch.images, self.task.threat
         if settings.perturbation == "noise":
-            radius = threat.epsilon * settings.attack.epsilon
+            radius = threat.epsilon * settings.attack.radius
             adversarial = Threat(threat.norm, radius).random_start(images, batch.generator) if radius else images
             path = [images, adversarial]
         else:

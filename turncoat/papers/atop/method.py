@@ -3,7 +3,7 @@
     loss = l1(g(t(x')), target) − gan_weight · mean D(g(t(x'))) + ce_weight · CE(f(g(t(x'))), y)
 
 The purifier g learns, the classifier f stays as it is, bit for bit; x' is FGSM. Paper, code and the authors' answers to
-their reviewers differ, so what they differ in are settings, each with its source; docs/methods/atop.md has them in one
+their reviewers differ, so what they differ in are settings, each with its source; README.md beside it has them in one
 table, and the arm `atop-authors` sets them as the authors do. With `gan_gradient` a fresh discriminator plays along, by
 the loss of pre-training; real is the target of l1. The discriminator of pre-training is not kept.
 """
@@ -44,7 +44,7 @@ class AtopSettings(DefenceSettings):
         True,
         description="the adversarial term moves the purifier; the code detaches it, so there it does not",
     )
-    attack: AttackSettings = AttackSettings(steps=1, step=1.0, start="none")
+    attack: AttackSettings = AttackSettings(steps=1, relative_step=1.0, start="none")
 
     @property
     def builds_on(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class MisclassifiedSettings(AdversarialSettings):
 
     subset: Literal["misclassified", "correct"]
     treatment: Literal["unperturbed", "weaker", "regularised"]
-    weaker: AttackSettings = AttackSettings(steps=1, step=1.0, start="none")
+    weaker: AttackSettings = AttackSettings(steps=1, relative_step=1.0, start="none")
     beta: float = Field(5.0, ge=0)
     share: float = Field(0.1, gt=0, le=0.5, description="of the training images in each subset, at least")
     reference: TrainingSettings = Field(

@@ -15,7 +15,7 @@ with each training step.
 """
 
 from dataclasses import replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -37,18 +37,20 @@ from turncoat.methods.base import (
 )
 from turncoat.methods.universal import UniversalSettings, class_perturbations, stratified
 from turncoat.randomness import generator
-from turncoat.settings import Start
+from turncoat.settings import SHARES, Start
 
 
 class RatSettings(AdversarialSettings):
     """Radii are in units of the data set's epsilon. An epoch is a pass over S; over all images with `beside: train`."""
+
+    renamed: ClassVar = {"epsilon": SHARES["epsilon"]}
 
     start: Start | None = "baseline"
     subset: int | None = Field(100, gt=0, description="|S|, images that perturbations are made from; None: all")
     perturbation: Literal["targeted", "universal", "noise", "chessboard", "attack", "none"] = "targeted"
     targets: list[int] | None = Field(None, min_length=1, description="classes to perturb towards; None: all")
     beside: Literal["subset", "train", "nothing"] = Field("subset", description="clean images beside the perturbed")
-    epsilon: float = Field(1.0, gt=0, description="radius of the universal perturbations")
+    radius: float = Field(1.0, gt=0, description="of the universal perturbations, in epsilons")
     refresh: float = Field(0.0, ge=0, description="their sign step at each training step, in radii; 0: static")
     making: UniversalSettings = UniversalSettings()
 
@@ -73,11 +75,11 @@ class Rat(Method[RatSettings]):
         return super().attack_steps if self.settings.perturbation == "attack" else 0
 
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
-        epsilon = self.task.threat.epsilon * self.settings.epsilon
+        epsilon = self.task.threat.epsilon * self.settings.radius
         if self.task.threat.norm != "linf" or epsilon > 1:
             raise TurncoatError(
                 "method rat: universal perturbations are sign patterns of linf radius at most 1, "
-                f"got {self.task.threat.norm} and {epsilon:g}; choose another data set or lower the arm's epsilon"
+                f"got {self.task.threat.norm} and {epsilon:g}; choose another data set or lower the arm's radius"
             )
         wrong = [target for target in self.settings.targets or [] if not 0 <= target < self.task.classes]
         if wrong:

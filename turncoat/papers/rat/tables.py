@@ -17,7 +17,7 @@ PERTURBED = {
     "chessboard": "chessboard",
     "none": "–",
 }
-SAME = ("subset", "beside", "epsilon", "targets")  # of RAT and its control
+SAME = ("subset", "beside", "radius", "targets")  # of RAT and its control
 UNIVERSAL = (
     "universal: images that perturbations towards each other class, made anew against the arm, do not send there"
 )

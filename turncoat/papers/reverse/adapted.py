@@ -9,7 +9,7 @@ The last two learn nothing: one epoch is enough for them.
 """
 
 import copy
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ from turncoat.models.dual_norm import check_splits
 class AdaptedSettings(ShiftingSettings):
     """Comparators of the calibrator."""
 
+    renamed: ClassVar = {"epsilon": "bound now, in pixels of [0, 1]"}
+
     adapt: Literal["weights", "statistics", "input", "nothing"] = "weights"
-    epsilon: float = Field(32 / 255, ge=0, le=1, description="step of `input`, in pixel values")
+    bound: float = Field(32 / 255, ge=0, le=1, description="step of `input`, in pixels of [0, 1]")
 
 
 class Adapted(Method[AdaptedSettings]):
@@ -53,5 +55,5 @@ class Adapted(Method[AdaptedSettings]):
 
     def deploy(self, model: nn.Module) -> nn.Module:
         if self.settings.adapt == "input":
-            return PseudoLabelled(copy.deepcopy(model), self.settings.epsilon)
+            return PseudoLabelled(copy.deepcopy(model), self.settings.bound)
         return model

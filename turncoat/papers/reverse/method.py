@@ -16,7 +16,7 @@ The paper's text could not be had; the formula and what is `seen` are readings o
 and batch norm statistics are compared by checksum with those before training each time the pipeline is deployed.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -36,10 +36,12 @@ ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 3e-3, "weight_decay": 0.0}
 
 
 class ReverseSettings(ShiftingSettings):
-    """`epsilon` is the paper's E, in pixel values: how far a reverse perturbation may change an image."""
+    """`bound` is the paper's E: how far a reverse perturbation may change a pixel of [0, 1]."""
+
+    renamed: ClassVar = {"epsilon": "bound now, in pixels of [0, 1]"}
 
     mode: Literal["supervised", "distil", "adversarial", "denoise"] = "supervised"
-    epsilon: float = Field(32 / 255, ge=0, le=1)
+    bound: float = Field(32 / 255, ge=0, le=1)
     signed: bool = Field(True, description="false: the follow-up's non-negative perturbation")
     attention: bool = Field(False, description="a learnt gate decides where the perturbation acts")
     width: int = Field(8, gt=0, description="channels of G")
@@ -86,7 +88,7 @@ class Reverse(Method[ReverseSettings]):
         self.deployed = rounded(network, train, s.quantised, seed)
         through = self.full if s.quantised and s.quantised.through == "full" else self.deployed
         pipeline = initialised(
-            seed, lambda: Calibrated(through, s.epsilon, s.signed, s.attention, s.width, s.blocks).to(device)
+            seed, lambda: Calibrated(through, s.bound, s.signed, s.attention, s.width, s.blocks).to(device)
         )
         assert isinstance(pipeline, Calibrated)
         self.model = Calibrating(pipeline)

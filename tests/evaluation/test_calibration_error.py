@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from turncoat.evaluation.calibration import calibration
+from turncoat.evaluation.calibration_error import calibration_error
 
 Predictions = st.integers(1, 200).flatmap(
     lambda n: st.tuples(arrays.arrays(np.float32, n, elements=st.floats(0, 1, width=32)), arrays.arrays(np.bool_, n))
@@ -16,7 +16,7 @@ Predictions = st.integers(1, 200).flatmap(
 @given(Predictions, st.integers(1, 30))
 def test_matches_its_definition(predictions: tuple, bins: int) -> None:
     confidence, right = predictions
-    found = calibration(confidence, right, bins)
+    found = calibration_error(confidence, right, bins)
     by_hand = 0.0
     for k in range(bins):  # bins (k/b, (k+1)/b], the first closed on both sides
         inside = (np.ceil(confidence * bins).clip(1, bins) - 1) == k
@@ -31,6 +31,6 @@ def test_matches_its_definition(predictions: tuple, bins: int) -> None:
 def test_a_calibrated_network_has_none_and_a_boaster_all() -> None:
     draw = np.random.default_rng(0)
     confidence = draw.uniform(0.5, 1, 50_000).astype(np.float32)
-    assert calibration(confidence, draw.uniform(size=50_000) < confidence)["ece"] < 0.01
-    assert calibration(np.ones(10, np.float32), np.zeros(10, bool))["ece"] == 1
-    assert calibration(np.ones(10, np.float32), np.ones(10, bool))["ece"] == 0
+    assert calibration_error(confidence, draw.uniform(size=50_000) < confidence)["ece"] < 0.01
+    assert calibration_error(np.ones(10, np.float32), np.zeros(10, bool))["ece"] == 1
+    assert calibration_error(np.ones(10, np.float32), np.ones(10, bool))["ece"] == 0

@@ -12,7 +12,7 @@ from turncoat.settings import Settings, merged
 FILE = Path("data/settings.json")
 
 
-def told(settings: Settings, path: Path | str = "params.yaml") -> dict[str, Any]:
+def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, Any]:
     """params.yaml merged with all that it is merged with, and beside it:
 
     `says`      arm -> what it is, in a sentence
@@ -45,7 +45,7 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     there = kept.pop("resolved", None)
     kept.pop("listings", None)
     if there is None or kept != _stated(settings, path) | {"code": _code()}:
-        there = told(settings, path)["resolved"]
+        there = contents(settings, path)["resolved"]
 
     def resolve(dataset: str, arm: str, section: Literal["arms", "pretrained"] = "arms") -> dict[str, Any]:
         found: dict[str, Any] = there[section][dataset][arm]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_], bins: int = 15) -> dict[str, Any]:
+def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_], bins: int = 15) -> dict[str, Any]:
     """ECE over bins of equal width, with what a reliability diagram needs.
 
     Args:

@@ -46,18 +46,18 @@ def keep(name: str, partial: bool = False) -> None:
     Raises:
         TurncoatError: cells are missing, and `partial` is off.
     """
-    from turncoat.papers import told
+    from turncoat.papers import settings_file
     from turncoat.reporting import kept, study
     from turncoat.settings import load
 
     settings = load()
-    found = study.load(settings, told.resolver(settings))
+    found = study.load(settings, settings_file.resolver(settings))
     for cell, why in found.missing.items():
         print(f"not run: {cell} ({why})")
     if found.missing and not partial:
         raise TurncoatError(f"{len(found.missing)} cells are missing: run `dvc repro`, or keep the rest with --partial")
     target = kept.FOLDER / name
-    kept.keep(found, told.told(settings), target)
+    kept.keep(found, settings_file.contents(settings), target)
     shutil.copyfile("params.yaml", target / "params.yaml")
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {len(found.records)} cells, {size / 1e3:.0f} kB")

@@ -41,7 +41,7 @@ def table(studies: Mapping[str, Study], papers: Sequence[Paper]) -> list[Row]:
     rows: list[Row] = []
     for paper in papers:
         for claim in paper.claims:
-            lacking = {"paper": paper.name, "claim": claim.id, "dataset": "", "word": "not run"}
+            lacking: Row = {"paper": paper.name, "claim": claim.id, "dataset": "", "word": "not run"}
             lacking |= {"counts": False, "study": None}
             mine = sorted(found.get((paper.name, claim.id), [lacking]), key=lambda row: row["dataset"])
             rows += [{"says": claim.says, "kind": claim.kind} | row for row in mine]

@@ -71,9 +71,27 @@ def _counted(claim: Claim, rows: Sequence[Row]) -> str:
 
 
 def lines(papers: Sequence[Paper], rows: Sequence[Row]) -> str:
-    """The table for README: a row a paper."""
-    body = "\n".join(f"| {paper.short} | {headline(paper, rows)} |" for paper in papers)
-    return f"| paper | headline claims in the kept studies |\n|---|---|\n{body}\n"
+    """The table for README, a row a paper: of its headline claims the measured one that says most.
+
+    In its own setting before elsewhere, a verdict before none, more seeds before fewer, then as claims.yaml has them.
+    """
+    head = "| Paper | Headline claim | Reported | Measured here | Verdict | On |\n|---|---|--:|--:|---|---|\n"
+    return head + "".join(f"| {' | '.join(_line(paper, rows))} |\n" for paper in papers)
+
+
+def _line(paper: Paper, rows: Sequence[Row]) -> list[str]:
+    own = [row for row in rows if row["paper"] == paper.name and row["kind"] == "headline"]
+    row = max(own, key=lambda row: (bool(row["study"]), *(row.get(key, False) for key in ("own_setting", "counts")),
+                                    len(row.get("seeds", ()))))  # fmt: skip
+    claim = next(claim for claim in paper.claims if claim.id == row["claim"])
+    reported = "not read" if isinstance(claim.reported, str) else f"{claim.reported.points:+.2f}"
+    name = f"[{paper.short}](turncoat/papers/{paper.name}/README.md), {paper.citation.year}"
+    if not row["study"]:
+        return [name, claim.says, reported, "", "not run", ""]
+    interval = f" [{row['interval'][0]:+.1f}, {row['interval'][1]:+.1f}]" if row["interval"] else ""
+    verdict = row["word"] + ", under our reading" * paper.reading
+    on = f"{row['dataset']}, {len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)} (`{row['study']}`)"
+    return [name, claim.says, reported, f"{row['effect']:+.1f}{interval}".replace("-", "−"), verdict, on]
 
 
 def page(papers: Sequence[Paper], rows: Sequence[Row]) -> str:

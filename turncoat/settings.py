@@ -246,13 +246,13 @@ class Settings(Strict):
             if (other := cells.setdefault("-".join(cell), cell)) != cell:
                 both = " and of ".join(f"datasets.{dataset} with arms.{arm}" for dataset, arm in (other, cell))
                 raise ValueError(f"the cells of {both} would both be called {'-'.join(cell)}; rename one")
-        for suite, plan in self.suites.items():
-            for name, attack in plan.attacks.items():
-                stored = attack.get("stored")
-                if attack.get("attack") == "transfer" and isinstance(stored, str) and stored not in self.perturbations:
-                    where = f"suites.{suite}.attacks.{name}.stored"
-                    there = ", ".join(self.perturbations) or "none"
-                    raise ValueError(f"{where}: {stored} is not made; under perturbations there are {there}")
+        suite = self.study.suite
+        for name, attack in self.suites[suite].attacks.items():
+            stored = attack.get("stored")
+            if attack.get("attack") == "transfer" and isinstance(stored, str) and stored not in self.perturbations:
+                where = f"suites.{suite}.attacks.{name}.stored"
+                there = ", ".join(self.perturbations) or "none"
+                raise ValueError(f"{where}: {stored} is not made; under perturbations there are {there}")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")
         if "pretrained" in self.arms:

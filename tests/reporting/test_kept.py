@@ -9,11 +9,14 @@ from stages import reference
 from tests.reporting import synthetic
 from tests.reporting.conftest import ARMS
 from turncoat.errors import TurncoatError
+from turncoat.evaluation import build_suite
 from turncoat.files import read_json, write_json
 from turncoat.papers import chapters
+from turncoat.papers.arms import check_arms
 from turncoat.reporting import kept, report, study
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import summary
+from turncoat.settings import load
 
 FOLDER = Path(__file__).parents[2] / kept.FOLDER
 CHANGES = {"arms": ARMS, "datasets": ("digits", "cifar10")}
@@ -113,3 +116,11 @@ def test_an_effect_is_what_it_was(
 
 def test_all_that_is_kept_is_small() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 10e6
+
+
+@pytest.mark.parametrize("name", [path.parent.name for path in sorted(kept.FOLDER.glob("*/params.yaml"))])
+def test_a_kept_study_can_be_run_again_by_todays_code(name):
+    settings = load(kept.FOLDER / name / "params.yaml")
+    check_arms(settings)
+    plan_of_suite = settings.suites[settings.study.suite]
+    assert build_suite(settings.study.suite, plan_of_suite).attacks

@@ -38,7 +38,7 @@ sys.meta_path.insert(0, NoTorch)
 from stages import report
 sys.argv = ["report"]
 report.main()
-assert not [name for name in sys.modules if name.startswith("turncoat.methods")]
+assert not [name for name in sys.modules if name.startswith("turncoat.methods.")]
 """
 
 
@@ -55,6 +55,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     for name in ("stages", "turncoat"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
     shutil.copytree(
         ROOT / "tests/papers/template", folder / "turncoat/papers/toy", ignore=shutil.ignore_patterns("__pycache__")
     )

@@ -144,7 +144,10 @@ def load(path: Path | str, device: torch.device | str = "cpu", trusted: Collecti
 def _foreign(path: Path) -> str:
     """What a file is that others wrote; "" where turncoat may have written it. Nothing in it is executed."""
     with open(path, "rb") as file:
-        start = file.read(8)
+        start = file.read(9)
+    # a safetensors file begins with the length of its header, whose bytes may be any, and the header is JSON
+    if start[8:] == b"{":
+        start = b""
     if start.startswith(b"PK"):
         return "a zip archive, as torch.save and torch.jit.save write"
     if start.startswith(b"\x80"):

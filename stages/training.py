@@ -1,6 +1,8 @@
 """Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -54,8 +56,24 @@ def compute_settings(compute: Compute) -> dict[str, Any]:
     }
 
 
-def train(settings: Settings, dataset: str, arm: str, seed: int, section: Section = "arms") -> None:
+def train(
+    settings: Settings,
+    dataset: str,
+    arm: str,
+    seed: int,
+    section: Section = "arms",
+    *,
+    founded_on: int | None = None,
+    folder: Path | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Train `arm` ("baseline": standard training from scratch) of a section of params.yaml and publish its files.
+
+    Args:
+        founded_on: seed of the baseline, and of what else the arm builds on; None: the cell's own.
+        folder: where the files go; None: the cell's own. about: what training.json says besides.
+
+    Returns: the content of training.json.
 
     Raises:
         TurncoatError: a name that is not defined, settings out of range, damaged inputs, a loss that is not finite.
@@ -74,7 +92,8 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     about = (len(images.classes), images.shape, images.mean, images.std)
     threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
     inputs = [data_folder(dataset) / "dataset.json"]
-    foundation = {name: pretrained_folder(dataset, seed) / name / "best.safetensors" for name in plan.builds_on}
+    founded_on = seed if founded_on is None else founded_on
+    foundation = {name: pretrained_folder(dataset, founded_on) / name / "best.safetensors" for name in plan.builds_on}
     inputs += foundation.values()
     if code := models.source_of(of_dataset.model):
         inputs.append(code)
@@ -85,7 +104,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
 
     given: dict[str, Any] = {}  # what the baseline's files say of weights that were not trained here
     if plan.start == "baseline":
-        source = model_folder(dataset, "baseline", seed)
+        source = model_folder(dataset, "baseline", founded_on)
         inputs.append(source / "best.safetensors")
         network = models.load(inputs[-1], trusted={of_dataset.model})
         given = read_json(source / "training.json").get("given", {})
@@ -99,7 +118,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     an_epoch = batches_an_epoch(train_split, steps.batch_size, steps.steps) * min(steps.batch_size, len(train_split))
     compute = compute.for_run(steps.epochs * an_epoch * (1 + method.attack_steps))
 
-    folder = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
+    own = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
     arm = arm if section == "arms" else f"{section}-{arm}"
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
@@ -122,11 +141,12 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
             cell=cell,
             settings=resolved,
             key=key,
-            folder=folder,
+            folder=folder or own,
             validate=validator(
                 resident(images.validation.images, images.validation.labels, compute.device), threat, seed
             ),
             log=tracker.log,
+            about=about,
         )
         tracker.final(tracking.summary(summary))
     best = summary["validation"]["best"]
@@ -134,3 +154,4 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
         f"best epoch {summary['best_epoch']}: validation clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}",
         flush=True,
     )
+    return summary

@@ -77,7 +77,9 @@ def main() -> None:
         write_json(folder / "record.json", record)
         scratch.clear()
     spent = {
-        "tuning": duration(key for row in training.get("tuning", {}).get("trials", []) for key in row["fingerprints"]),
+        "tuning": duration(
+            key for row in training.get("tuning", {}).get("trials", []) for key in row["fingerprints"] if key
+        ),
         "training": duration([training["fingerprint"]]),
         "evaluation": time.monotonic() - started,
     }

@@ -89,7 +89,7 @@ def train(
     plan = plan.model_copy(update={"start": plan.start or of_dataset.start})
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
-    about = (len(images.classes), images.shape, images.mean, images.std)
+    kind = (len(images.classes), images.shape, images.mean, images.std)
     threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
     inputs = [data_folder(dataset) / "dataset.json"]
     founded_on = seed if founded_on is None else founded_on
@@ -109,7 +109,7 @@ def train(
         network = models.load(inputs[-1], trusted={of_dataset.model})
         given = read_json(source / "training.json").get("given", {})
     else:
-        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *about, of_dataset.model_args))
+        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *kind, of_dataset.model_args))
     if arm == "baseline":
         check_network(settings, dataset, network, len(images.classes))
     train_split = resident(images.train.images, images.train.labels, compute.device)

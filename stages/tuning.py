@@ -8,7 +8,7 @@ from turncoat.errors import TurncoatError
 from turncoat.files import read_json
 from turncoat.papers.arms import own_point, trials
 from turncoat.settings import Settings
-from turncoat.tuning import choose
+from turncoat.tuning import Values, choose
 
 
 def settled(settings: Settings, dataset: str, arm: str) -> dict[str, Any]:
@@ -22,30 +22,28 @@ def settled(settings: Settings, dataset: str, arm: str) -> dict[str, Any]:
     Raises:
         TurncoatError: a trial is missing or of another point, or none came to an end.
     """
-    seeds, own = settings.study.tuning.seeds, own_point(settings, dataset, arm)
-    metric, rows, passes = "", [], {"forward": 0, "backward": 0}
+    seeds, own, grid = settings.study.tuning.seeds, own_point(settings, dataset, arm), settings.arms[arm]["tune"]
+    metric, passes = "", {"forward": 0, "backward": 0}
+    rows: list[dict[str, Any]] = []
+    tried: list[tuple[Values, float | None]] = []
     for number, values in enumerate(trials(settings, dataset, arm)):
-        found = []
-        for seed in seeds:
-            path = trial_file(dataset, arm, number, seed)
-            kept = read_json(path) if path.exists() else {}
-            if kept.get("values") != values:
-                command = f"python -m stages.trial --dataset {dataset} --arm {arm} --trial {number} --seed {seed}"
-                raise TurncoatError(f"{path}: no trial of {values}; run `{command}`")
-            metric = kept["metric"]
-            found.append(kept.get("validation", {}).get(metric.removeprefix("validation_")))
-            for way in passes:
-                passes[way] += round(kept["cost"]["images"] * kept["cost"][way]) if "cost" in kept else 0
-        prints = [read_json(trial_file(dataset, arm, number, seed)).get("fingerprint") for seed in seeds]
-        rows.append({"values": values, "validation": found, "fingerprints": prints})
-    grid = settings.arms[arm]["tune"]
-    means = [(row["values"], None if None in row["validation"] else mean(row["validation"])) for row in rows]
-    return {
-        "grid": grid,
-        "own": own,
-        "metric": metric,
-        "seeds": seeds,
-        "trials": rows,
-        "chosen": choose(means, grid, own),
-        **passes,
-    }
+        kept = [_trial(dataset, arm, number, seed, values) for seed in seeds]
+        metric = kept[0]["metric"]
+        found = [trial.get("validation", {}).get(metric.removeprefix("validation_")) for trial in kept]
+        rows.append(
+            {"values": values, "validation": found, "fingerprints": [trial.get("fingerprint") for trial in kept]}
+        )
+        tried.append((values, None if None in found else mean(found)))
+        for cost in (trial["cost"] for trial in kept if "cost" in trial):
+            passes = {way: count + round(cost["images"] * cost[way]) for way, count in passes.items()}
+    about = {"grid": grid, "own": own, "metric": metric, "seeds": seeds, "trials": rows}
+    return about | {"chosen": choose(tried, grid, own)} | passes
+
+
+def _trial(dataset: str, arm: str, number: int, seed: int, values: Values) -> dict[str, Any]:
+    path = trial_file(dataset, arm, number, seed)
+    kept: dict[str, Any] = read_json(path) if path.exists() else {}
+    if kept.get("values") != values:
+        command = f"python -m stages.trial --dataset {dataset} --arm {arm} --trial {number} --seed {seed}"
+        raise TurncoatError(f"{path}: no trial of {values}; run `{command}`")
+    return kept

@@ -230,7 +230,9 @@ class Settings(Strict):
                     raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
         tuned = self.study.tuning.arms
         if wrong := [arm for arm in self.study.arms if ("tune" in self.arms[arm]) != (arm in tuned)]:
-            other = ("study.arms", "study.tuning.arms") if wrong[0] not in tuned else ("study.tuning.arms", "study.arms")
+            other = (
+                ("study.arms", "study.tuning.arms") if wrong[0] not in tuned else ("study.tuning.arms", "study.arms")
+            )
             grid = "has" if wrong[0] not in tuned else "has no"
             raise ValueError(f"{other[0]}: arms.{wrong[0]} {grid} grid under `tune`; name it in {other[1]}")
         if taken := {"perturbed", "code", "settings"} & set(self.datasets):

@@ -2,9 +2,9 @@
 
     mart-tuned: {tune: {beta: [0.25, 0.5, 1, 2, 5]}}      the arm mart, beta settled on the validation split
 
-An arm named X-tuned is the arm X but for what `tune` lists: settings, nested ones with dots, each with its values. Every
-arm of a study gets as many trials, whatever it tunes, for who may try more often finds more (Bouthillier et al., MLSys
-2021). A grid with more points than that is met at random (Bergstra and Bengio, JMLR 2012), the given point among them.
+An arm named X-tuned is the arm X but for what `tune` lists: settings, nested ones with dots, each with its values.
+Every arm of a study gets as many trials, whatever it tunes: who may try more often finds more (Dodge et al., EMNLP
+2019). A grid with more points than that is met at random (Bergstra and Bengio, JMLR 2012), the given point among them.
 """
 
 import hashlib

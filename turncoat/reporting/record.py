@@ -247,7 +247,7 @@ class Cost(_Read):
 
 
 class Trial(_Read):
-    """One point of a tuned arm's grid, and what validation measured at each seed of tuning, in [0, 1]; None: diverged."""
+    """One point of a tuned arm's grid, and its share on validation at each seed of tuning; None: training failed."""
 
     values: dict[str, Any]
     validation: list[float | None]

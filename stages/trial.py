@@ -21,7 +21,7 @@ def main() -> None:
     from stages.training import train
     from turncoat.errors import Diverged, TurncoatError
     from turncoat.files import write_json
-    from turncoat.papers.arms import at, method_class, trials
+    from turncoat.papers.arms import at, trials
     from turncoat.settings import load
 
     settings = load()
@@ -34,7 +34,6 @@ def main() -> None:
     folder = SCRATCH / dataset / name / str(seed)
     tried = at(settings, arm, points[trial], name)
     kept = {"cell": {"dataset": dataset, "arm": arm, "trial": trial, "seed": seed}, "values": points[trial]}
-    kept["metric"] = method_class(settings.arms[arm]["method"]).selection
     try:
         summary = train(tried, dataset, name, seed, founded_on=settings.study.seeds[0], folder=folder)
     except Diverged as error:

@@ -6,7 +6,7 @@ from typing import Any
 from stages.common import trial_file
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json
-from turncoat.papers.arms import own_point, trials
+from turncoat.papers.arms import measure, own_point, trials
 from turncoat.settings import Settings
 from turncoat.tuning import Values, choose
 
@@ -15,7 +15,7 @@ def settled(settings: Settings, dataset: str, arm: str) -> dict[str, Any]:
     """Read every trial of the arm on the data set and choose.
 
     Returns, for training.json and the record:
-        grid; own: the point that was given; metric: the measure of validation that decides; seeds of the trials;
+        grid; own: the point that was given; metric: clean or robust, what decides; seeds of the trials;
         trials: `values`, `validation` (a share a seed; None where training failed), `fingerprints`; chosen;
         forward, backward: passes of all trials together, in images.
 
@@ -23,13 +23,12 @@ def settled(settings: Settings, dataset: str, arm: str) -> dict[str, Any]:
         TurncoatError: a trial is missing or of another point, or none came to an end.
     """
     seeds, own, grid = settings.study.tuning.seeds, own_point(settings, dataset, arm), settings.arms[arm]["tune"]
-    metric, passes = "", {"forward": 0, "backward": 0}
+    metric, passes = measure(settings, arm), {"forward": 0, "backward": 0}
     rows: list[dict[str, Any]] = []
     tried: list[tuple[Values, float | None]] = []
     for number, values in enumerate(trials(settings, dataset, arm)):
         kept = [_trial(dataset, arm, number, seed, values) for seed in seeds]
-        metric = kept[0]["metric"]
-        found = [trial.get("validation", {}).get(metric.removeprefix("validation_")) for trial in kept]
+        found = [trial.get("validation", {}).get(metric) for trial in kept]
         rows.append(
             {"values": values, "validation": found, "fingerprints": [trial.get("fingerprint") for trial in kept]}
         )

@@ -1,10 +1,11 @@
 """Grids: an arm compared at its own best setting instead of its paper's, which was the best elsewhere.
 
-    mart-tuned: {tune: {beta: [0.25, 0.5, 1, 2, 5]}}      the arm mart, beta settled on the validation split
+    trades-tuned: {tune: {beta: [0.5, 1, 2, 4, 6]}}      the arm trades, beta settled on the validation split
 
 An arm named X-tuned is the arm X but for what `tune` lists: settings, nested ones with dots, each with its values.
 Every arm of a study gets as many trials, whatever it tunes: who may try more often finds more (Dodge et al., EMNLP
 2019). A grid with more points than that is met at random (Bergstra and Bengio, JMLR 2012), the given point among them.
+The measure is the one by which the method chooses its checkpoint, or `tune_by: clean` or `robust`.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any
 from turncoat.errors import TurncoatError
 
 SUFFIX = "-tuned"
+KEYS = ("tune", "tune_by")  # of a tuned arm: no settings of its method
 Values = dict[str, Any]  # dotted name of a setting -> its value
 Grid = Mapping[str, Sequence[Any]]
 
@@ -65,7 +67,7 @@ def taken(settings: Mapping[str, Any], names: Sequence[str] | Grid, where: str) 
 
 def put(arm: Mapping[str, Any], values: Values) -> dict[str, Any]:
     """The raw settings of an arm at one point of its grid."""
-    made = {key: value for key, value in arm.items() if key != "tune"}
+    made = {key: value for key, value in arm.items() if key not in KEYS}
     for name, value in values.items():
         inner = made
         *above, last = name.split(".")

@@ -8,7 +8,7 @@ from turncoat.errors import TurncoatError
 from turncoat.methods.base import Method
 from turncoat.papers.index import known, module_of
 from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
-from turncoat.tuning import Values, points, put, taken
+from turncoat.tuning import KEYS, Values, points, put, taken
 
 Section = Literal["arms", "pretrained"]  # of the settings, where networks to train are described
 
@@ -42,7 +42,7 @@ def arm_settings(settings: Settings, arm: str, section: Section = "arms") -> Arm
         raise TurncoatError(
             f"{file}: {section}.{arm}.method: {raw.get('method')!r} is not defined; there are {', '.join(there)}"
         )
-    own = {key: value for key, value in raw.items() if key != "tune"}
+    own = {key: value for key, value in raw.items() if key not in KEYS}
     return validate(method_class(raw["method"]).settings_class, own, f"{section}.{arm}", file)
 
 
@@ -97,6 +97,19 @@ def trials(settings: Settings, dataset: str, arm: str) -> list[Values]:
     return points(settings.arms[arm]["tune"], own, len(settings.study.tuning.trials), where)
 
 
+def measure(settings: Settings, arm: str) -> str:
+    """What a tuned arm is chosen by on the validation split: clean or robust.
+
+    Raises:
+        TurncoatError: another word, or none where the method chooses its checkpoint by neither.
+    """
+    raw = settings.arms[arm]
+    by = raw.get("tune_by", method_class(raw["method"]).selection.removeprefix("validation_"))
+    if by not in ("clean", "robust"):
+        raise TurncoatError(f"{settings.file('arms', arm)}: arms.{arm}.tune_by: clean or robust is wanted (got {by!r})")
+    return str(by)
+
+
 def at(settings: Settings, arm: str, values: Values, name: str) -> Settings:
     """The settings with one more arm, `name`: a tuned arm at one point of its grid."""
     return settings.model_copy(update={"arms": settings.arms | {name: put(settings.arms[arm], values)}})
@@ -112,8 +125,7 @@ def check_grids(settings: Settings) -> None:
         grid, file = settings.arms[arm]["tune"], settings.file("arms", arm)
         if not isinstance(grid, dict):
             raise TurncoatError(f"{file}: arms.{arm}.tune: settings with lists of values are wanted (got {grid!r})")
-        if not method_class(settings.arms[arm]["method"]).selection.startswith("validation_"):
-            raise TurncoatError(f"{file}: arms.{arm}.tune: its method looks at no measure of validation to choose by")
+        measure(settings, arm)
         for dataset in settings.study.datasets:
             own = own_point(settings, dataset, arm)
             for name, value in ((name, value) for name, values in grid.items() for value in values or [None]):

@@ -254,7 +254,7 @@ class Trial(_Read):
 
 
 class Tuning(_Read):
-    """How the settings of a tuned arm were settled. `metric` is a column of training; passes are of all trials."""
+    """How the settings of a tuned arm were settled. `metric`: clean or robust; passes are of all trials."""
 
     grid: dict[str, list[Any]]
     own: dict[str, Any]

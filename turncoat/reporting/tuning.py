@@ -24,7 +24,7 @@ def table(study: Study, dataset: str) -> Table | None:
                 "; ".join(f"{said(trial.values)}: {_value(trial)}" for trial in found.trials),
                 said(found.chosen),
                 said(found.own),
-                found.metric.removeprefix("validation_"),
+                found.metric,
                 f"{len(found.trials)} × {len(found.seeds)}",
                 f"{found.forward / 1000:,.0f}",
                 f"{found.backward / 1000:,.0f}",
@@ -72,7 +72,7 @@ def tuned_pair(study: Study, dataset: str, arms: tuple[str, str]) -> tuple[str, 
 
 
 def how(study: Study, dataset: str, pair: tuple[str, str]) -> str:
-    """`tuned: mart-tuned (beta 1), mart-no-weight-tuned (beta 1), 5 trials each on the validation split`."""
+    """`tuned: trades-tuned (beta 1), pgd-tuned (attack.radius 1.25), 5 trials each on the validation split`."""
     parts = []
     for arm in pair:
         records = study.of(dataset, arm)

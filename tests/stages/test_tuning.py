@@ -204,6 +204,7 @@ def study(tmp_path_factory):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     edit(folder, lambda params: tune(params, [TUNED, "trades-tuned"]))
+    edit(folder, lambda params: params["study"].update(arms=["standard"]))
     shell(folder, sys.executable, "-m", "stages.repro")
     return folder
 
@@ -220,6 +221,7 @@ def test_a_second_run_does_nothing_and_an_edited_grid_runs_its_own_trials(study)
     verdicts = json.loads((study / "reports/verdicts.json").read_text())
     told = {verdict["claim"]: verdict for verdict in verdicts}
     assert told["mart-over-trades-pgd"]["tuning"].startswith(f"tuned: {TUNED} (beta ")
+    assert told["mart-over-trades-pgd"]["tuning"].endswith("; the arms as given: not run")
     assert told["mart-over-trades-pgd"]["cells"] == [f"digits/{TUNED}/0", "digits/trades-tuned/0"]
 
     edit(study, lambda params: params["arms"][TUNED]["tune"].update(beta=[0.7, 5.0]))

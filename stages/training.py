@@ -48,12 +48,8 @@ def dataset_settings(plan: DatasetSettings, given: Mapping[str, Any]) -> dict[st
 
 def compute_settings(compute: Compute) -> dict[str, Any]:
     """How it is computed, `auto` made explicit, as a cell's files say it."""
-    return {
-        "device": compute.device.type,
-        "precision": compute.precision,
-        "channels_last": compute.channels_last,
-        "compile": compute.compile,
-    }
+    same = {name: getattr(compute, name) for name in ("precision", "channels_last", "compile")}
+    return {"device": compute.device.type} | same
 
 
 def train(
@@ -67,13 +63,11 @@ def train(
     folder: Path | None = None,
     about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Train `arm` ("baseline": standard training from scratch) of a section of params.yaml and publish its files.
+    """Train `arm` ("baseline": standard training from scratch), publish its files; the content of training.json.
 
     Args:
         founded_on: seed of the baseline, and of what else the arm builds on; None: the cell's own.
         folder: where the files go; None: the cell's own. about: what training.json says besides.
-
-    Returns: the content of training.json.
 
     Raises:
         TurncoatError: a name that is not defined, settings out of range, damaged inputs, a loss that is not finite.
@@ -150,8 +144,6 @@ def train(
         )
         tracker.final(tracking.summary(summary))
     best = summary["validation"]["best"]
-    print(
-        f"best epoch {summary['best_epoch']}: validation clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}",
-        flush=True,
-    )
+    measured = f"validation clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}"
+    print(f"best epoch {summary['best_epoch']}: {measured}", flush=True)
     return summary

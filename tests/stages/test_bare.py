@@ -114,7 +114,14 @@ def test_it_needs_neither_dvc_nor_mlflow_nor_what_draws(machine):
 
 
 RAT = f"{module_of('rat').replace('.', '/')}.py"
-STUDY = {"datasets": ["digits"], "arms": ["mart", "rat"], "seeds": [0], "suite": "quick", "pretrained": []}
+STUDY = {
+    "datasets": ["digits"],
+    "arms": ["mart", "rat"],
+    "seeds": [0],
+    "suite": "quick",
+    "pretrained": [],
+    "tuning": {"arms": [], "trials": [0, 1, 2, 3, 4], "seeds": [100]},
+}
 
 
 def digests(folder, change):
@@ -169,6 +176,21 @@ def test_an_edit_undoes_what_rests_on_it_alone(here, change, anew):
     expected = {name for name in before if name.split("@")[0] in named}
     expected |= {f"{part.split('-')[0]}@digits-{part.split('-')[1]}-0" for part in anew - named}
     assert changed == expected
+
+
+def test_an_edit_of_a_grid_undoes_the_trials_of_its_arm_that_it_changes(here):
+    def tuned(params):
+        params["study"]["tuning"] = STUDY["tuning"] | {"arms": ["mart-tuned", "rat-tuned"]}
+
+    def changed(params):
+        tuned(params)
+        params["arms"]["mart-tuned"] = {"tune": {"beta": [0.25, 0.5, 1.5, 2.0, 5.0]}}
+
+    before, after = digests(here, tuned), digests(here, changed)
+    assert {name for name, digest in before.items() if after[name] != digest} == {
+        "trial@digits-mart-tuned-2-100",
+        *("finetune-tuned@digits-mart-tuned-0", "evaluate-tuned@digits-mart-tuned-0", "analyse@digits"),
+    }
 
 
 def edited(file, line):

@@ -6,12 +6,12 @@ The best of a column is bold only where its interval lies above every other arm'
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Paper
-from turncoat.reporting.figures import epochs
-from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, mean, training_passes
+from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, epochs, mean, training_passes
 from turncoat.reporting.statistics import MOST_SEEDS, POWER
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
@@ -165,6 +165,23 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
     )
     rows = [list(row) for row in zip(arms, *columns, strict=True)]
     return Table(f"{paper.name}-{dataset}", caption, header, rows, frozenset(bold))
+
+
+def beside(table: Table) -> Table | None:
+    """Of a paper's table what was reported, and what was measured beside it; None where nothing was reported.
+
+    The rest stands in the main table already.
+    """
+    metrics = [head.removesuffix(", reported") for head in table.header if head.endswith(", reported")]
+    columns = [0, *(j for j, head in enumerate(table.header) if head.rpartition(", ")[0] in metrics)]
+    reported = [j for j in columns if table.header[j].endswith(", reported")]
+    kept = [i for i, row in enumerate(table.rows) if any(row[j] != "–" for j in reported)]
+    if not kept:
+        return None
+    places = {(i, j): (kept.index(i), columns.index(j)) for i, j in table.bold if i in kept and j in columns}
+    header = [table.header[j] for j in columns]
+    rows = [[table.rows[i][j] for j in columns] for i in kept]
+    return replace(table, header=header, rows=rows, bold=frozenset(places.values()))
 
 
 def _in_order(study: Study, metrics: Sequence[str]) -> list[str]:

@@ -54,7 +54,7 @@ def conclude(paper: Paper, verdicts: Sequence[Verdict], dataset: str) -> Conclus
     found = {v.claim: v for v in verdicts if (v.paper, v.dataset) == (paper.name, dataset)}
     judged = [(claim, found[claim.id]) for claim in paper.claims if claim.id in found]
     heads = [pair for pair in judged if pair[0].kind == "headline"]
-    said = tally([verdict.word for _, verdict in heads], "headline claim", dataset)
+    said = tally([verdict.word for _, verdict in heads], "headline claim", f" on {dataset}")
     carrying = _firmest(heads)
     if carrying is None:
         others = [pair for pair in judged if pair[0].kind != "headline"]
@@ -64,20 +64,20 @@ def conclude(paper: Paper, verdicts: Sequence[Verdict], dataset: str) -> Conclus
         words = [verdict.word for _, verdict in others if verdict.effect is not None]
         said += f"; of its other claims {_counted(words)}"
     claim, verdict = carrying
-    before = f"{said}. {'For one, ' if len(judged) > 1 else ''}“{claim.says.rstrip('.')}”: measured "
-    return Conclusion(
-        paper, dataset, verdict.word, before, f"{points(verdict.effect)} points", _after(verdict, judged), claim.id
-    )
+    before, number = f"{said}: “{claim.says.rstrip('.')}” was measured at ", f"{points(verdict.effect)} points"
+    return Conclusion(paper, dataset, verdict.word, before, number, _after(verdict, judged), claim.id)
 
 
-def tally(words: Sequence[Word], what: str, dataset: str) -> str:
+def tally(words: Sequence[Word], what: str, where: str = "") -> str:
     """`Both headline claims are inconclusive on digits`, `Of 3 headline claims on digits, 1 ... and 2 ...`."""
     if len(set(words)) > 1:
-        return f"Of {len(words)} {what}s on {dataset}, {_counted(words)}"
-    singular, plural = SAID[words[0]] if words else ("", "")
-    if len(words) == 1:
-        return f"The {what} {singular} on {dataset}"
-    return f"{'Both' if len(words) == 2 else f'All {len(words)}'} {what}s {plural} on {dataset}"
+        return f"Of {len(words)} {what}s{where}, {_counted(words)}"
+    word, count = words[0], len(words)
+    if word == "not run" and count > 1:
+        return f"{'Neither' if count == 2 else f'None of the {count}'} {what}{'s' * (count > 2)} was run{where}"
+    if count == 1:
+        return f"The {what} {SAID[word][0]}{where}"
+    return f"{'Both' if count == 2 else f'All {count}'} {what}s {SAID[word][1]}{where}"
 
 
 def _firmest(pairs: Sequence[tuple[Claim, Verdict]]) -> tuple[Claim, Verdict] | None:
@@ -105,6 +105,6 @@ def _after(verdict: Verdict, judged: Sequence[tuple[Claim, Verdict]]) -> str:
         said += f"; {verdict.seeds_needed} seeds would decide it"
     controls = [other.word for claim, other in judged if claim.kind == "control"]
     if controls and any(claim.kind == "headline" and other.word in HOLDS for claim, other in judged):
-        those = "the one control" if len(controls) == 1 else f"{len(controls)} controls"
-        said += f"; {those} {SAID[controls[0]][0]}" if len(controls) == 1 else f"; of {those} {_counted(controls)}"
+        text = tally(controls, "control")
+        said += f"; {text[0].lower()}{text[1:]}"
     return f"{said}."

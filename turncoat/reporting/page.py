@@ -68,12 +68,19 @@ def render(
         terms=words.met(row["claim"].says for row in claims if row["claim"].kind == "headline"),
         attacks={name: words.attack(plan) for name, plan in _suite(study).items()},
         reach={paper.name: _reach([row for row in claims if row["paper"] is paper]) for paper in papers},
+        marks="".join(said.after for said in concluded) + _marks(claims),
+        few=pictures.LEAST,
         reach_of_heads=_reach([row for row in claims if row["claim"].kind == "headline"]),
         results={paper.name: _results(paper, verdicts) for paper in papers},
         explorer=_explorer(study),
         metrics=_metrics(study),
         tables=made,
-        reported={name: short for name, table in made.items() if (short := beside(table))},
+        reported={
+            name: short
+            for paper in papers
+            for dataset in study.datasets
+            if (name := f"{paper.name}-{dataset}") in made and (short := beside(paper, made[name], dataset))
+        },
         own_tables={chapter.paper.name: list(chapter.tables) for chapter in chapters},
         diagrams={chapter.paper.name: diagram(chapter) for chapter in chapters},
         says=study.settings.says,
@@ -120,6 +127,12 @@ def _suite(study: Study) -> Mapping[str, Mapping[str, Any]]:
     attacks = study.settings.suites[study.settings.study.suite].attacks
     met = {name for dataset in study.datasets for name in study.met(dataset)}
     return {name: plan for name, plan in attacks.items() if name in met or not met}
+
+
+def _marks(claims: Sequence[Mapping[str, Any]]) -> str:
+    """The marks that stand beside headline claims."""
+    of = [verdict for row in claims if row["claim"].kind == "headline" for verdict in row["verdicts"]]
+    return "‡" * any(verdict.note for verdict in of) + "§" * any(verdict.alone for verdict in of)
 
 
 def _words(row: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ def effects(dataset: str, claims: Sequence[Claim], verdicts: Mapping[str, Verdic
     known = [(claim, verdict) for claim in claims if (verdict := verdicts.get(claim.id)) and verdict.interval]
     if not known:
         return None
-    says = [textwrap.fill(claim.says, 58) for claim, _ in known]
+    says = [textwrap.fill(claim.says, 50) for claim, _ in known]
     figure, axes = style.rows(says, style.WIDE)
     for place, (claim, verdict) in enumerate(known):
         if verdict.effect is not None and verdict.interval is not None:

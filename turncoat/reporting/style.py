@@ -29,7 +29,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # as many as 
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 COLUMN = 3.4  # inches: one column of a paper
-WIDE = 7.0  # inches: both columns
+WIDE = 5.6  # inches: of small multiples, and of words beside an axis
 FORMATS = ("pdf", "svg", "png")
 SHORT = 4  # letters of a class name below a small picture
 WORD = 8  # letters below a larger one

@@ -6,10 +6,10 @@ from typing import Any
 
 KINDS = {
     "fgsm": "one step along the sign of the gradient",
-    "pgd": "PGD, {steps} gradient steps, each brought back within the radius",
-    "momentum": "PGD with momentum, {steps} steps",
-    "apgd": "APGD, {steps} steps of PGD whose size adapts",
-    "apgd-t": "APGD towards single wrong classes, {steps} steps each",
+    "pgd": "{steps} gradient steps within the radius (PGD)",
+    "momentum": "{steps} gradient steps with momentum",
+    "apgd": "{steps} gradient steps whose size adapts (APGD)",
+    "apgd-t": "the same towards single wrong classes, {steps} steps each",
     "fab": "FAB, the least change that errs",
     "fab-t": "FAB towards single wrong classes",
     "square": "random squares, without any gradient (a black box)",

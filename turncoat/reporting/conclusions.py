@@ -96,7 +96,7 @@ def _after(verdict: Verdict, judged: Sequence[tuple[Claim, Verdict]]) -> str:
     """The interval, what is to be read beside the number, and the controls where a headline claim holds."""
     said = ""
     if verdict.interval:
-        said += f" [{points(verdict.interval.low)}, {points(verdict.interval.high)}]"
+        said += f" [{points(verdict.interval.low)},\u00a0{points(verdict.interval.high)}]"
     if verdict.note:
         said += " ‡"
     if verdict.alone:

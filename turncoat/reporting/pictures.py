@@ -9,7 +9,7 @@ from pathlib import Path
 from turncoat.reporting.drawing import Drawn
 
 FULL = 3.9  # width of a row in units of its height: three figures of one column
-LEAST = 3.0  # a row of less has its captions beside its figures, which would be too large
+LEAST = 3.4  # a row of less has its captions beside its figures, which would be too large
 
 # Colours of matplotlib's text, rules and backgrounds, and of arms too dark for a dark page, with what stands for them.
 DARK = {

@@ -2,8 +2,8 @@
 
 The sentence counts the headline claims by their words and quotes one of them with its number. That is the first of
 claims.yaml among those with the firmest word: decided before inconclusive, then one seed only, unreliable, not run.
-Where no headline claim was measured, it is the first of the other claims by the same order. Where a headline claim holds,
-the sentence goes on with what became of the paper's controls, without which the claim says little.
+Where no headline claim was measured, it is the first of the other claims by the same order. Where a headline claim
+holds, the sentence goes on with what became of the paper's controls, without which the claim says little.
 """
 
 from collections import Counter

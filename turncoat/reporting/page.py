@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import jinja2
 
 
-SPELT = dict(enumerate("no one two three four five six seven eight nine ten".split()))
+SPELT = dict(enumerate(("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")))
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def security_curve(study: Study, dataset: str, groups: Groups, looks: Mapping[st
     epsilon = study.settings.datasets[dataset].threat.epsilon
     place = {arm: min(points, key=lambda point: abs(point[0] - epsilon)) for arm, points in curves.items()}
     key = {"arms of other papers": FAINT, "ε of training": {"color": style.GREY, "linestyle": (0, (2, 2))}}
-    figure, panels = _grid(groups, curves, key, sharex=True, sharey=True)
+    figure, panels = _grid(groups, curves, key, sharing=True)
     for axes, arms in panels:
         axes.set(ylim=(0, 100), xlim=(0, max(points[-1][0] for points in curves.values())))
         for arm, points in curves.items():
@@ -92,7 +92,7 @@ def training(study: Study, dataset: str, groups: Groups, looks: Mapping[str, Loo
     if not lines:
         return None
     key = {"arms of other papers": FAINT, "under attack": KEY | {"marker": "o"}, "clean": KEY | {"linewidth": 0.5}}
-    figure, panels = _grid(groups, lines, key, sharex=True, sharey=True)
+    figure, panels = _grid(groups, lines, key, sharing=True)
     for axes, arms in panels:
         for arm, (clean, robust) in lines.items():
             for line, thin in ((clean, True), (robust, False)):
@@ -179,7 +179,7 @@ def _both(study: Study, dataset: str, arm: str) -> tuple[Estimate, Estimate] | N
 
 
 def _grid(
-    groups: Groups, known: Mapping[str, object], key: Mapping[str, Mapping[str, Any]], **shared: bool
+    groups: Groups, known: Mapping[str, object], key: Mapping[str, Mapping[str, Any]], sharing: bool = False
 ) -> "tuple[Figure, list[tuple[Axes, list[str]]]]":
     """A panel for each group with an arm that is known: its axes, and its arms that are; the key where one is over."""
     from matplotlib import pyplot as plt
@@ -189,7 +189,7 @@ def _grid(
     down = -(-len(shown) // across)
     most = max(len(arms) for arms in shown.values())
     size = (style.WIDE * max(across, 2) / ACROSS, 0.3 + down * max(HEIGHT, labels.needed(most) + 0.35))
-    figure, cells = plt.subplots(down, across, figsize=size, squeeze=False, **shared)
+    figure, cells = plt.subplots(down, across, figsize=size, squeeze=False, sharex=sharing, sharey=sharing)
     for axes in cells.flat[len(shown) :]:
         axes.axis("off")
     if len(shown) < across * down:

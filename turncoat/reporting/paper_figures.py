@@ -14,6 +14,7 @@ from turncoat.reporting.verdicts import Verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 def effects(dataset: str, claims: Sequence[Claim], verdicts: Mapping[str, Verdict]) -> Picture:
     """The effect of every decided claim with its interval, the reported effect beside it as a diamond."""
     known = [(claim, verdict) for claim in claims if (verdict := verdicts.get(claim.id)) and verdict.interval]

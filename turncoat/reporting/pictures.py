@@ -1,4 +1,4 @@
-"""Figures on the page: in rows without holes, with room kept for them, and with other colours where the page is dark."""
+"""Figures on the page: in rows without holes, with room kept for them, and in other colours where it is dark."""
 
 import base64
 import re

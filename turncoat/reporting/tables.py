@@ -196,16 +196,16 @@ def _in_order(study: Study, metrics: Sequence[str]) -> list[str]:
 
 
 def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset: str) -> Table:
-    """Every claim that was, or could have been, decided on the data set."""
+    """Every claim with an effect on the data set, in words; how many have none, and why, the page says."""
     claims = {claim.id: claim for paper in papers for claim in paper.claims}
     rows = []
     for verdict in verdicts:
-        if verdict.dataset == dataset:
+        if verdict.dataset == dataset and verdict.effect is not None:
             reported = claims[verdict.claim].reported
             rows.append(
                 [
-                    verdict.claim,
-                    verdict.word + (", our reading" if verdict.our_reading and verdict.word != "not run" else ""),
+                    claims[verdict.claim].says,
+                    verdict.word + ", our reading" * verdict.our_reading,
                     points(verdict.effect) + BLOCKED * bool(verdict.note),
                     f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
                     p_text(verdict.p_value),
@@ -219,6 +219,8 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
         "same statistic, alone and after Holm for all claims tested, how many seeds would decide what is inconclusive "
         f"(power {POWER:g}), and the effect that was reported"
     )
+    if rest := sum(verdict.dataset == dataset and verdict.effect is None for verdict in verdicts):
+        caption += f"; {rest} more claims are not run"
     if any(ALONE in text for row in rows for text in row):
         caption += f".{ALONE} the direction holds alone, not after Holm"
     return Table(

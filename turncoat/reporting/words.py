@@ -24,12 +24,12 @@ BESIDE = {
     "among": {"standing": "only on images that are still right"},
 }
 TERMS = {
-    "PGD": "projected gradient descent: many small steps that raise the loss, within a radius ε of the image; the number "
-    "behind it counts the steps",
+    "PGD": "projected gradient descent, many small steps that raise the loss, within a radius ε of the image; the "
+    "number counts them",
     "FGSM": "a single such step",
     "AutoAttack": "the field's standard ensemble of four attacks",
-    "EOT|expectation over transformation": "EOT, expectation over transformations: against a network that draws at random, "
-    "each gradient is the mean over many draws",
+    "EOT|expectation over transformation": "EOT, for networks that draw at random: each gradient is the mean over many "
+    "draws",
     "worst case": "an image counts only if no attack of the suite succeeds on it",
     "adversarial training": "training on attacked images",
     "universal perturbation": "one change for all images",

@@ -206,9 +206,7 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
             rows.append(
                 [
                     claims[verdict.claim].says,
-                    verdict.word
-                    + ", tuned" * verdict.tuned
-                    + ", our reading" * verdict.our_reading,
+                    verdict.word + ", tuned" * verdict.tuned + ", our reading" * verdict.our_reading,
                     points(verdict.effect) + BLOCKED * bool(verdict.note),
                     f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
                     p_text(verdict.p_value),

@@ -64,7 +64,7 @@ def render(
         summary=_summary(papers, verdicts),
         claims=claims,
         conclusions=concluded,
-        met=[word for word in WORDS if any(word in _words(row) for row in claims if row["claim"].kind == "headline")],
+        met=[word for word in WORDS if word in _words(claims) | {said.word for said in concluded}],
         terms=words.met(row["claim"].says for row in claims if row["claim"].kind == "headline"),
         attacks={name: words.attack(plan) for name, plan in _suite(study).items()},
         reach={paper.name: _reach([row for row in claims if row["paper"] is paper]) for paper in papers},
@@ -135,8 +135,9 @@ def _marks(claims: Sequence[Mapping[str, Any]]) -> str:
     return "‡" * any(verdict.note for verdict in of) + "§" * any(verdict.alone for verdict in of)
 
 
-def _words(row: Mapping[str, Any]) -> list[str]:
-    return [verdict.word for verdict in row["verdicts"]]
+def _words(claims: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The words of the headline claims."""
+    return {verdict.word for row in claims if row["claim"].kind == "headline" for verdict in row["verdicts"]}
 
 
 def _reach(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -16,7 +16,7 @@ from stages.pipeline import Cell, cells, part
 from turncoat.closure import ROOT, checksums, closure
 from turncoat.errors import TurncoatError
 from turncoat.files import write_json
-from turncoat.settings import Settings, load
+from turncoat.settings import Settings, load, validate
 
 CODE, SETTINGS = "data/code/", "data/settings/"
 PARTS = {"analyse": ("analysis",), "report": ("figures", "tables")}  # modules of a paper that a stage asks for by name
@@ -26,6 +26,8 @@ def main() -> None:
     parse(__doc__)
 
     from turncoat.evaluation import build_suite
+    from turncoat.evaluation.suite import plan_attack
+    from turncoat.methods.universal import StoredSettings
     from turncoat.papers.check import check, check_folders
     from turncoat.papers.settings_file import FILE, contents
 
@@ -33,6 +35,10 @@ def main() -> None:
     settings = load()
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
+    for name, raw in settings.perturbations.items():
+        plan_attack(raw, f"perturbations.{name}")
+    for name, raw in settings.universal.items():
+        validate(StoredSettings, raw, f"universal.{name}")
     stated = contents(settings)
     wanted: dict[Path, Any] = {FILE: stated}
     for cell in cells(stated).values():

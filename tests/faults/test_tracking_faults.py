@@ -348,7 +348,7 @@ def test_temporary_and_queued_experiments_reach_the_main_store(project: Path, mo
     (project / "dvc.yaml").write_text(
         f"stages: {{train: {{cmd: {sys.executable} train.py, deps: [train.py], params: [beta], outs: [model.txt]}}}}\n"
     )
-    (project / ".gitignore").write_text(".scratch/\nmlflow.db\nmlruns/\n")
+    (project / ".gitignore").write_text(".scratch/\nmlflow.db\nmlartifacts/\n")
     for command in ("git init -q", "dvc init -q", "git add -A", "git commit -qm study", "dvc repro -q", "git add -A"):
         shell(*command.split())
     shell("git", "commit", "-qm", "results")

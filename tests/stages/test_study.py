@@ -12,6 +12,7 @@ import yaml
 
 from stages.inputs import modules
 from stages.pipeline import cells
+from tests.defaults import DEFAULTS
 from turncoat.closure import LISTS, closure
 from turncoat.files import sha256
 from turncoat.papers.index import module_of
@@ -51,7 +52,7 @@ def shrink(params):
     digits["data"] |= {"train": 100, "validation": 50, "test": 50}
     digits["training"] |= {"epochs": 2}
     digits["finetuning"] |= {"epochs": 1}
-    params["suites"]["tiny"] = {
+    params.setdefault("suites", {})["tiny"] = {
         "images": None,
         "attacks": {
             "fgsm": {"attack": "fgsm"},
@@ -69,8 +70,8 @@ def study(tmp_path_factory):
     for name in ("stages", "turncoat", ".dvc"):
         skipped = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
+    for path in (DEFAULTS, *(ROOT / name for name in ("dvc.yaml", ".dvcignore", ".gitignore"))):
+        shutil.copy(path, folder / path.name)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     edit(folder, shrink)
     shell(folder, sys.executable, "-m", "stages.repro")
@@ -165,7 +166,7 @@ def test_a_comment_re_runs_nothing_and_code_what_rests_on_it(study, tmp_path):
 
 def files_behind(change=lambda params: None):
     """Cells of the study of params.yaml: the files of the repository that each rests on."""
-    params = merged(ROOT / "params.yaml").values
+    params = merged(DEFAULTS).values
     change(params)
     settings = validate(Settings, params, "")
     found = {}
@@ -298,6 +299,8 @@ def test_help_says_what_a_stage_does_and_imports_nothing_heavy(stage):
     ],
 )
 @pytest.mark.fault(17, "names on the command line that params.yaml does not define", "stops, lists what there is")
-def test_wrong_arguments_are_named(arguments, said):
+def test_wrong_arguments_are_named(arguments, said, tmp_path, monkeypatch):
     stage, *rest = arguments
-    assert said in shell(ROOT, sys.executable, "-m", f"stages.{stage}", *rest, ok=False)
+    shutil.copy(DEFAULTS, tmp_path)
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
+    assert said in shell(tmp_path, sys.executable, "-m", f"stages.{stage}", *rest, ok=False)

@@ -21,7 +21,7 @@ def main() -> None:
     from turncoat.evaluation import build_suite, evaluate
     from turncoat.evaluation.journal import Journal, evaluation_key
     from turncoat.evaluation.perturbed import load_perturbed, load_predictions
-    from turncoat.evaluation.records import cell_record, write_examples, write_provenance, write_times
+    from turncoat.evaluation.recording import cell_record, write_examples, write_provenance, write_times
     from turncoat.files import read_json, sha256, write_json
     from turncoat.settings import load
     from turncoat.training import Scratch, duration_file, resolve

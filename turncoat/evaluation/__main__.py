@@ -100,7 +100,7 @@ def _run(given: argparse.Namespace) -> None:
     from turncoat.evaluation.model_info import model_info
     from turncoat.evaluation.outside import as_network
     from turncoat.evaluation.perturbed import load_perturbed
-    from turncoat.evaluation.records import flag_rows, measurements
+    from turncoat.evaluation.recording import flag_rows, measurements
     from turncoat.evaluation.suite import check_name
     from turncoat.files import write_json
     from turncoat.settings import ThreatSettings, load, validate

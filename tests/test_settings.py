@@ -159,7 +159,7 @@ def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
         ({"method": "rat", "epsilon": 2.0}, "unknown arms.mart.epsilon; it is called radius now"),
         ({"method": "reverse", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),
         ({"method": "adapted", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),
-        ({"method": "marrt"}, "arms.mart.method: 'marrt' is not defined; there are standard, "),
+        ({"method": "marrt"}, "arms.mart.method: 'marrt' is not defined; did you mean mart"),
         ({"method": "mart", "training": {"epoch": 3}}, "unknown arms.mart.training.epoch; did you mean epochs?"),
     ):
         params["arms"]["mart"] = change
@@ -219,6 +219,14 @@ def test_what_an_arm_is_stands_in_one_place_and_in_no_setting(tmp_path, params):
     assert "mart-beta-1" not in ours.says
     params["arms"]["mart-beta-1"]["says"] = 5
     assert "arms.mart-beta-1.says: a sentence is wanted" in refusal(tmp_path, params)
+
+
+def test_of_many_names_the_near_ones_are_told_and_few_others(tmp_path, params):
+    params["study"]["arms"] = ["mart-beta-2"]
+    said = refusal(tmp_path, params)
+    assert "study.arms: mart-beta-2 is not defined; did you mean mart-beta-" in said
+    assert said.endswith(" more")
+    assert len(said) < 400
 
 
 def test_two_files_with_an_arm_of_one_name_are_refused(tmp_path):

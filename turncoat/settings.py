@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from turncoat.data_settings import DataSettings
+from turncoat.errors import there_are
 from turncoat.shelves import merged
 from turncoat.strict import Strict, validate
 
@@ -236,9 +237,7 @@ class Settings(Strict):
         ):
             for name in names:
                 if name not in known:
-                    near = difflib.get_close_matches(name, known, n=1)
-                    hint = f"did you mean {near[0]}? " if near else ""
-                    raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
+                    raise ValueError(f"{field}: {name} is not defined; {there_are(name, known)}")
         if taken := {"perturbed", "code", "settings"} & set(self.datasets):
             raise ValueError(f"datasets.{min(taken)}: this name is taken by a folder that the stages make")
         cells: dict[str, tuple[str, str]] = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import browser
 from turncoat.tracking import paths, relay
 
 HOUSE = Path(__file__).parents[2]
@@ -372,6 +373,17 @@ def test_temporary_and_queued_experiments_reach_the_main_store(project: Path, mo
     assert current == (3,)
 
 
+def clicked(address: str, folder: Path) -> None:
+    """What docs/tracking.md promises: the link, one click on the experiment, one on a run, and its curves are there."""
+    link = "[...document.querySelectorAll('a')].find(a => a.textContent.trim() === '{}')"
+    with browser.Page(folder / "browser") as page:
+        page.open(f"{address}/#/experiments?workflowType=machine_learning")
+        for name, shown in (("turncoat", "digits/mart/0"), ("digits/mart/0", "loss")):
+            page.wait(link.format(name), 120)
+            page.run(f"{link.format(name)}.click()")
+            page.wait(f"document.body.innerText.includes('{shown}')", 120)
+
+
 @pytest.mark.slow
 def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = project / "study 100%41 #1 ü"
@@ -385,6 +397,8 @@ def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pyte
     )
     finish(start("mart"))
     assert run(code)[1] == ""
+    project = project.rename(project.with_name("moved"))
+    monkeypatch.chdir(project)
     port = free_port()
     ui = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "ui", "--port", str(port)],
@@ -409,7 +423,9 @@ def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pyte
             assert answer.read().count(b'"step"') == 20
         figure = f"{address}/get-artifact?run_uuid={ids['report']}&path=figures/tradeoff.svg"
         with urllib.request.urlopen(figure, timeout=20) as answer:
-            assert answer.read() == b"<svg/>"
+            assert answer.read() == b"<svg/>", "where the files lie now"
+        if browser.CHROMIUM:
+            clicked(address, project)
     finally:
         os.killpg(ui.pid, signal.SIGKILL)
         ui.wait()

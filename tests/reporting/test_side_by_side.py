@@ -60,7 +60,7 @@ def test_another_checkout_is_compared_on_the_seeds_that_both_have(
     ("words", "message"),
     [
         (("mart", "mart"), "compared with itself"),
-        (("mart", "mert"), "no record of mert in .*; there are mart, mart-no-boost"),
+        (("mart", "mert"), "no record of mert in .*; did you mean mart"),
         (("mart", "pgd@nowhere"), "nowhere is no folder with reports/records, no kept study, and no experiment"),
         (("mart", "pgd", "--measure", "square"), "no measure square in common"),
     ],

@@ -1,13 +1,13 @@
 """Two arms beside each other under every measure that both have: of one study, or of two (`stages.compare`)."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from turncoat.errors import TurncoatError
+from turncoat.errors import TurncoatError, there_are
 from turncoat.files import read_json
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import BLOCKED, accuracy
@@ -39,7 +39,7 @@ def gathered(sides: tuple[Side, Side], settings: Settings, folder: Path) -> Stud
         found = sorted(side.root.glob(f"reports/records/*/{side.arm}/*/record.json"))
         if not found:
             there = sorted({path.parents[1].name for path in side.root.glob("reports/records/*/*/*/record.json")})
-            raise TurncoatError(f"{side.label}: no record of {side.arm} in {side.root}; there are {_few(there)}")
+            raise TurncoatError(f"{side.label}: no record of {side.arm} in {side.root}; {there_are(side.arm, there)}")
         for path in found:
             cell = Cell(path.parts[-4], side.label, int(path.parts[-2]))
             target = folder / "reports" / "records" / cell.dataset / cell.arm / str(cell.seed)
@@ -100,8 +100,3 @@ def _measures(study: Study, dataset: str, labels: tuple[str, str]) -> list[str]:
     best = [study.of(dataset, label)[0][1].best for label in labels]
     names = ["clean", *best[0].attacks, *best[0].unseen, *best[0].measures, *best[0].scenes, "worst"]
     return [name for name in names if best[1].count(name)]
-
-
-def _few(names: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more

@@ -19,6 +19,8 @@ Or all of data/, models/ and reports/, weights too, into a checkout where DVC ta
 
     dvc repro inputs && dvc commit --force download baseline pretrain perturb finetune evaluate analyse && dvc repro
 
+Where arms are tuned, their stages stand between: ... finetune evaluate trial finetune-tuned evaluate-tuned analyse.
+
   TURNCOAT_WORKERS   cells at a time, as for `make repro`
 """
 

@@ -10,6 +10,10 @@ class TurncoatError(Exception):
     """Something the user can mend; the message names the field or file and the remedy, on one line where it can."""
 
 
+class Diverged(TurncoatError):
+    """A training whose loss or gradient is no longer a finite number: a trial of a grid may come to that."""
+
+
 def there_are(name: str, known: Iterable[str]) -> str:
     """What to say after a name that nothing has: `did you mean mart? There are standard, pgd, ... and 130 more`.
 

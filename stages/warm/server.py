@@ -24,7 +24,7 @@ from stages.warm.client import PASSED_ON
 WHEN_LOADED = (
     "CUBLAS", "CUDA", "GOMP", "KMP", "LANG", "LC_", "LD_", "MALLOC", "MKL", "MPL", "OMP", "OPENBLAS", "PYTHON", "TORCH",
 )  # fmt: skip
-STAGES = ("baseline", "pretrain", "finetune", "perturb", "evaluate", "analyse", "report")
+STAGES = ("baseline", "pretrain", "trial", "finetune", "perturb", "evaluate", "analyse", "report")
 ALSO = ("dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.output", "dvc.stage.cache")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages import baseline, download, evaluate, finetune, perturb, pretrain
+from stages import baseline, download, evaluate, finetune, perturb, pretrain, trial
 from tests.defaults import DEFAULTS
 from turncoat.files import read_json
 from turncoat.settings import merged
@@ -39,6 +39,8 @@ def small(arm: dict) -> dict:
 
     But for the network that chooses the misclassified images: it has to get some of 20 images right.
     """
+    if "tune" in arm:
+        return arm  # its namesake is small
     training = {key: value for key, value in arm.get("training", {}).items() if key not in ("epochs", "validate_every")}
     more = {
         "rat": {"subset": 20},
@@ -69,6 +71,7 @@ def study(request, tmp_path_factory, monkeypatch_module):
     settings["data"] |= {"train": images, "validation": images // 2, "test": images // 2}
     for schedule in ("training", "finetuning"):
         settings[schedule] |= {"epochs": 1, "batch_size": images // 4, "validate_every": 1}
+    params["study"]["tuning"] = {"arms": [], "trials": [0, 1], "seeds": [100]}
     params["universal"] = {"sgd": {"form": "sgd", "passes": 1}}
     params["suites"]["miniature"] = SUITE
     folder = tmp_path_factory.mktemp(name)
@@ -96,6 +99,8 @@ def monkeypatch_module():
 @pytest.mark.parametrize("arm", PARAMS["arms"])
 def test_an_arm_trains_and_stands_the_suite(study, arm):
     name, stage = study
+    for number in ("0", "1") if "tune" in PARAMS["arms"][arm] else ():
+        stage(trial, "--arm", arm, "--trial", number, "--seed", "100")
     stage(finetune, "--arm", arm, "--seed", "0")
     stage(evaluate, "--arm", arm, "--seed", "0")
     record = read_json(Path(f"reports/records/{name}/{arm}/0/record.json"))

@@ -18,10 +18,12 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
     `says`      arm -> what it is, in a sentence
     `resolved`  section -> data set -> arm of the study, or name under `pretrained` -> its settings with all defaults
     `code`      checksum of the code that has these defaults
+    `trials`    data set -> tuned arm of the study -> number of a trial -> the arm at that point of its grid
     `listings`  data set -> what lies where its own images are read, as names and times of change tell; or null
     """
     from turncoat.data.folder import listing
-    from turncoat.papers.arms import resolved
+    from turncoat.papers.arms import resolved, trials
+    from turncoat.tuning import put
 
     study = settings.study
     there = {
@@ -33,7 +35,14 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
     }
     plans = {name: settings.datasets[name].data.path for name in study.datasets}
     own = {name: listing(path) if path else None for name, path in plans.items()}
-    return _stated(settings, path) | {"resolved": there, "code": _code(), "listings": own}
+    tried = {
+        name: {
+            arm: {str(number): put(settings.arms[arm], at) for number, at in enumerate(trials(settings, name, arm))}
+            for arm in study.tuning.arms
+        }
+        for name in study.datasets
+    }
+    return _stated(settings, path) | {"resolved": there, "code": _code(), "trials": tried, "listings": own}
 
 
 def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
@@ -43,7 +52,8 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     """
     kept = read_json(FILE) if FILE.exists() else {}
     there = kept.pop("resolved", None)
-    kept.pop("listings", None)
+    for name in ("listings", "trials"):
+        kept.pop(name, None)
     if there is None or kept != _stated(settings, path) | {"code": _code()}:
         there = contents(settings, path)["resolved"]
 
@@ -55,10 +65,13 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
 
 
 def _stated(settings: Settings, path: Path | str) -> dict[str, Any]:
-    """What the files say, as JSON holds it; data sets with their defaults, for DVC refuses a parameter not there."""
+    """What the files say, as JSON holds it, tuned arms in full.
+
+    Data sets have their defaults, for DVC refuses a parameter not there.
+    """
     values, says, _ = merged(path)
     plans = {name: plan.model_dump(mode="json") for name, plan in settings.datasets.items()}
-    return values | {"datasets": plans, "says": says}
+    return values | {"arms": settings.arms, "datasets": plans, "says": says}
 
 
 def _code() -> str:

@@ -176,7 +176,7 @@ def _explorer(study: Study) -> list[dict[str, Any]]:
                 Number(v.text, v.mean, " ".join(_source(cell, metric, record) for cell, record in cells)) if v else None
                 for metric, v in values.items()
             ]
-            steps = " ".join(f"finetune@{cell.key} evaluate@{cell.key}" for cell, _ in cells)
+            steps = " ".join(stage for cell, _ in cells for stage in cell.stages)
             name = f"mean of {len(cells)}"
             rows.append(_row(dataset, arm, name, "mean", numbers, f"dvc repro -f -s {steps}"))
             for cell, record in cells:

@@ -16,6 +16,7 @@ from turncoat.files import read_json, sha256
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.statistics import Outcomes
 from turncoat.settings import Settings
+from turncoat.tuning import put
 
 Section: TypeAlias = Literal["arms", "pretrained"]  # of the settings, where networks to train are described
 
@@ -200,8 +201,16 @@ def _departure(record: Record, cell: Cell, settings: Settings, resolve: Resolve)
     recorded = record.settings
     of_dataset = recorded.get("dataset", {})  # what a cell hangs on: threat and network; its schedule is in the arm
     dataset = {key: value for key, value in settings.datasets[cell.dataset].model_dump().items() if key in of_dataset}
+    expected = resolve(cell.dataset, cell.arm)
+    if (grid := settings.arms[cell.arm].get("tune")) is not None:  # what the trials came to stands in the record alone
+        if record.tuning is None or record.tuning.grid != grid:
+            return f"arms.{cell.arm}.tune"
+        plan = settings.study.tuning
+        if record.tuning.seeds != plan.seeds or len(record.tuning.trials) != len(plan.trials):
+            return "study.tuning"
+        expected = put(expected, record.tuning.chosen)
     return (
-        _difference(resolve(cell.dataset, cell.arm), recorded.get("arm"), f"arms.{cell.arm}")
+        _difference(expected, recorded.get("arm"), f"arms.{cell.arm}")
         or _difference(dataset, of_dataset, f"datasets.{cell.dataset}")
         or _difference({"name": suite, **settings.suites[suite].model_dump()}, recorded.get("suite"), f"suites.{suite}")
     )

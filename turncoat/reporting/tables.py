@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from turncoat.reporting import tuning
 from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.figures import epochs
@@ -185,7 +186,9 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
             rows.append(
                 [
                     verdict.claim,
-                    verdict.word + (", our reading" if verdict.our_reading and verdict.word != "not run" else ""),
+                    verdict.word
+                    + ", tuned" * verdict.tuned
+                    + (", our reading" if verdict.our_reading and verdict.word != "not run" else ""),
                     points(verdict.effect) + BLOCKED * bool(verdict.note),
                     f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
                     p_text(verdict.p_value),
@@ -194,6 +197,7 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
                     "–" if reported == "unavailable" else points(reported.points),
                 ]
             )
+    tuned = any(verdict.tuned for verdict in verdicts if verdict.dataset == dataset)
     caption = (
         f"Verdicts on {dataset}: effect in percentage points with its 95 % interval over seeds and images, p of the "
         "same statistic, alone and after Holm for all claims tested, how many seeds would decide what is inconclusive "
@@ -201,6 +205,8 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
     )
     if any(ALONE in text for row in rows for text in row):
         caption += f".{ALONE} the direction holds alone, not after Holm"
+    if tuned:
+        caption += ". Tuned: of both arms at the setting that as many trials on the validation split found"
     return Table(
         f"verdicts-{dataset}",
         caption,
@@ -234,6 +240,7 @@ def write(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict]
     for dataset in study.datasets:
         tables.append(main_table(study, dataset, study.settings.study.arms))
         tables += [make(study, dataset) for make in (seeds_table, checkpoints_table, cost_table)]
+        tables += [found for found in [tuning.table(study, dataset)] if found]
         for chapter in chapters:
             paper = chapter.paper
             if arms := study.arms_of(dataset, paper.name, list(paper.arms)):

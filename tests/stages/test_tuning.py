@@ -201,8 +201,8 @@ def study(tmp_path_factory):
     for name in ("stages", "turncoat", ".dvc"):
         skipped = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
+    for path in (DEFAULTS, *(ROOT / name for name in ("dvc.yaml", ".dvcignore", ".gitignore"))):
+        shutil.copy(path, folder / path.name)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     edit(folder, lambda params: tune(params, [TUNED, "trades-tuned"]))
     edit(folder, lambda params: params["study"].update(arms=["standard"]))

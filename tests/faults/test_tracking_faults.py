@@ -374,7 +374,7 @@ def test_temporary_and_queued_experiments_reach_the_main_store(project: Path, mo
 
 
 def clicked(address: str, folder: Path) -> None:
-    """What docs/tracking.md promises: by its link, and by one click on the experiment once *Model training* is chosen."""
+    """What docs/tracking.md promises: its link, and one click on the experiment once *Model training* is chosen."""
     find = "[...document.querySelectorAll('{}')].filter(e => e.textContent.trim() === '{}').pop()"
 
     def click(page: browser.Page, tags: str, text: str) -> None:

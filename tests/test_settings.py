@@ -116,7 +116,7 @@ def test_missing_file():
         ({"study.seeds": [0, 0]}, "seeds names something twice"),
         ({"study.seeds": [-1]}, "study.seeds.0"),
         ({"study.seeds": []}, "study.seeds"),
-        ({"study.arms": ["marrt"]}, "marrt is not defined; did you mean mart? There are standard"),
+        ({"study.arms": ["marrt"]}, "marrt is not defined; did you mean mart"),
         ({"study.datasets": ["digit"]}, "did you mean digits?"),
         ({"study.suite": "quik"}, "did you mean quick?"),
         ({"studdy": {}}, "unknown studdy; did you mean study?"),

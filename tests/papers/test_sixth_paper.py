@@ -65,7 +65,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert lines == 1
     the_list.write_text(text)
     params = read_yaml(DEFAULTS)
-    params["study"] = {"datasets": ["digits"], "arms": ["standard", "toy", "toy-plain"], "seeds": [0], "suite": "tiny"}
+    params["study"] |= {"datasets": ["digits"], "arms": ["standard", "toy", "toy-plain"], "seeds": [0], "suite": "tiny"}
+    params["study"]["pretrained"] = []
     digits = params["datasets"]["digits"]
     digits["data"] |= {"train": 100, "validation": 50, "test": 50}
     digits["training"] |= {"epochs": 2}

@@ -121,7 +121,7 @@ STUDY = {"datasets": ["digits"], "arms": ["mart", "rat"], "seeds": [0], "suite":
 def digests(folder, change):
     """What each cell's mark says after a change of params.yaml and the code of a copy of the repository."""
     params = merged(DEFAULTS).values
-    params["study"] = dict(STUDY)
+    params["study"] |= STUDY
     change(params)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     inputs.main()

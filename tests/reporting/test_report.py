@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.defaults import DEFAULTS
 from tests.reporting import synthetic
 from tests.reporting.conftest import ARMS, build
 from turncoat.papers import chapters
@@ -428,7 +429,7 @@ def test_the_stage_helps_without_loading_anything() -> None:
 @pytest.mark.fault(26, "the report stage over a study with a hole", "exit 2; 0 with --partial")
 def test_the_stage_refuses_missing_cells_unless_told_that_the_report_is_partial(tmp_path: Path) -> None:
     """The study's own params.yaml, and nothing run yet: a report all the same, and an exit status that tells."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(DEFAULTS, tmp_path)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TURNCOAT_TRACKING": "off"}
     for options, status in (([], 2), (["--partial"], 0)):
         command = [sys.executable, "-m", "stages.report", *options]

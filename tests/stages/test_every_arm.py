@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from stages import baseline, download, evaluate, finetune, perturb, pretrain, trial
+from tests.defaults import DEFAULTS
 from turncoat.files import read_json
 from turncoat.settings import merged
 
 ROOT = Path(__file__).parents[2]
-PARAMS = merged(ROOT / "params.yaml").values
+PARAMS = merged(DEFAULTS).values
 IMAGES = {"digits": 60, "mnist": 60, "fashion_mnist": 60, "cifar10": 20}
 SUITE = {
     "images": None,

@@ -165,7 +165,10 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
     """A claim with its verdicts, one a data set, and the rule that decides it in words."""
     measured, studied = claim.measured, study.settings.study.datasets
     mine = [verdict for verdict in verdicts if (verdict.paper, verdict.claim) == (paper.name, claim.id)]
-    elsewhere = "".join(f"; on {name}: {pair.arm} and {pair.against}" for name, pair in claim.on.items())
+    elsewhere = "".join(
+        f"; on {name}: {other.arm} and {other.against}{f' under {other.metric}' if other.metric else ''}"
+        for name, other in claim.on.items()
+    )
     asked = f"; needs {claim.needs.what}: {100 * claim.needs.least:g} % or more" if claim.needs else ""
     second = measured.against_metric or measured.metric
     metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"

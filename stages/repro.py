@@ -26,8 +26,7 @@ def main() -> None:
     settings = load()  # a wrong setting is told at once
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
-    own = any(settings.datasets[name].data.path for name in settings.study.datasets)
-    through_dvc([plan["inputs"]], *["--force"] * own)  # it alone notices that images of one's own have changed
+    through_dvc([plan["inputs"]], *["--force"] * settings.own_files)  # it alone notices that they have changed
     walk(plan, behind(plan, outdated()), through_dvc, at_once)
     sys.exit(subprocess.run(["dvc", "repro"]).returncode)
 

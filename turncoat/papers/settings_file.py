@@ -19,9 +19,13 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
     `resolved`  section -> data set -> arm of the study, or name under `pretrained` -> its settings with all defaults
     `code`      checksum of the code that has these defaults
     `listings`  data set -> what lies where its own images are read, as names and times of change tell; or null
+    `given`     data set -> checksums of the files that its network is made of: weights, a factory's code; or null
+    `beside`    folder of study.beside -> checksum of the record there
     """
     from turncoat.data.folder import listing
+    from turncoat.models.given import checksums
     from turncoat.papers.arms import resolved
+    from turncoat.reporting import beside
 
     study = settings.study
     there = {
@@ -33,7 +37,9 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
     }
     plans = {name: settings.datasets[name].data.path for name in study.datasets}
     own = {name: listing(path) if path else None for name, path in plans.items()}
-    return _stated(settings, path) | {"resolved": there, "code": _code(), "listings": own}
+    given = {name: checksums(settings.datasets[name]) or None for name in study.datasets}
+    seen = {"listings": own, "given": given, "beside": beside.checksums(settings)}
+    return _stated(settings, path) | {"resolved": there, "code": _code(), **seen}
 
 
 def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
@@ -43,7 +49,8 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     """
     kept = read_json(FILE) if FILE.exists() else {}
     there = kept.pop("resolved", None)
-    kept.pop("listings", None)
+    for name in ("listings", "given", "beside"):
+        kept.pop(name, None)
     if there is None or kept != _stated(settings, path) | {"code": _code()}:
         there = contents(settings, path)["resolved"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.common import parse, run
 from stages.pipeline import Cell, cells
+from stages.places import check_places
 from turncoat.closure import ROOT, checksums, closure
 from turncoat.files import write_json
 from turncoat.settings import Settings, load
@@ -27,6 +28,7 @@ def main() -> None:
 
     check_folders()
     settings = load()
+    check_places(settings.study.datasets)
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
     stated = contents(settings)

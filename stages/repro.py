@@ -15,6 +15,7 @@ import time
 
 from stages.common import parse, run
 from stages.pipeline import Cell, cells
+from stages.places import check_places
 from stages.walk import LOGS, behind, walk, workers
 from turncoat.errors import TurncoatError
 from turncoat.reading import read_yaml
@@ -23,7 +24,8 @@ from turncoat.settings import load
 
 def main() -> None:
     parse(__doc__)
-    settings = load()  # a wrong setting is told at once
+    settings = load()  # a wrong setting is told at once, and a folder that DVC would stumble over
+    check_places(settings.study.datasets)
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
     through_dvc([plan["inputs"]], *["--force"] * settings.own_files)  # it alone notices that they have changed

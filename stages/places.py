@@ -27,7 +27,7 @@ def check_places(datasets: Iterable[str]) -> None:
         if (path := Path(folder)).is_symlink():
             raise TurncoatError(
                 f"{path}: a symbolic link (to {path.readlink()}), where DVC makes outputs anew: remove the link. To "
-                "keep what is large on another disk, `dvc cache dir /that/disk/cache` and `dvc config cache.type symlink`"
+                "keep what is large on another disk: `dvc cache dir /that/disk/cache`, `dvc config cache.type symlink`"
             )
     for folder in (".", *MADE, OWN, *_within(datasets)):
         path = Path(folder)

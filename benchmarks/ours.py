@@ -21,7 +21,7 @@ from turncoat.attacks import Threat
 from turncoat.attacks.losses import objective
 from turncoat.data.batches import DeviceSplit
 from turncoat.evaluation import build_suite, evaluate
-from turncoat.evaluation.records import evaluation_cost
+from turncoat.evaluation.recording import evaluation_cost
 from turncoat.methods.base import Method, Task
 from turncoat.papers.arms import arm_settings, method_class, schedule
 from turncoat.settings import Settings, load

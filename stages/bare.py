@@ -19,11 +19,12 @@ Or all of data/, models/ and reports/, weights too, into a checkout where DVC ta
 
     dvc repro inputs && dvc commit --force download baseline pretrain perturb finetune evaluate analyse && dvc repro
 
+Where arms are tuned, their stages stand between: ... finetune evaluate trial finetune-tuned evaluate-tuned analyse.
+
   TURNCOAT_WORKERS   cells at a time, as for `make repro`
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tarfile
@@ -31,6 +32,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from stages import warm
 from stages.common import run
 from stages.marks import Marks
 from stages.pipeline import Cell, cells
@@ -69,30 +71,32 @@ def main() -> None:
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
     LOGS.mkdir(parents=True, exist_ok=True)
     marks = Marks(plan)
-    if settings.own_files or not marks.done(plan["inputs"]):
-        execute(plan["inputs"])
-        marks.set(plan["inputs"])
-    waiting = [name for name, cell in plan.items() if not marks.done(cell)]
-    if left := walk(plan, behind(plan, waiting), in_slices(marks, deadline), at_once):
+    with warm.offered() as environment:
+        if settings.own_files or not marks.done(plan["inputs"]):
+            execute(plan["inputs"], environment)
+            marks.set(plan["inputs"])
+        waiting = [name for name, cell in plan.items() if not marks.done(cell)]
+        left = walk(plan, behind(plan, waiting), in_slices(marks, environment, deadline), at_once)
+    if left:
         print(f"{left} cells left: run it again")
         sys.exit(UNFINISHED)
     print("all cells are done")
 
 
-def in_slices(marks: Marks, deadline: float) -> Callable[[list[Cell]], str]:
+def in_slices(marks: Marks, environment: dict[str, str], deadline: float) -> Callable[[list[Cell]], str]:
     """What runs a chain of cells up to the deadline (of `time.monotonic`), and marks each that is done."""
 
     def chain_of(chain: list[Cell]) -> str:
         said = ""
         for cell in chain:
-            said = execute(cell, deadline)
+            said = execute(cell, environment, deadline)
             marks.set(cell)
         return said
 
     return chain_of
 
 
-def execute(cell: Cell, deadline: float | None = None) -> str:
+def execute(cell: Cell, environment: dict[str, str], deadline: float | None = None) -> str:
     """Run a cell's command up to the deadline, of `time.monotonic`; its last line.
 
     Raises:
@@ -102,11 +106,16 @@ def execute(cell: Cell, deadline: float | None = None) -> str:
     left = None if deadline is None else deadline - time.monotonic()
     if left is not None and left <= 0:
         raise Unfinished("waits for the next slice")
-    log, environment = LOGS / f"{cell}.log", {"OMP_NUM_THREADS": "1"} | os.environ | {"TURNCOAT_TRACKING": "off"}
+    log = LOGS / f"{cell}.log"
+    program = "python" if "TURNCOAT_WARM" in environment else cell.command[0]
     with open(log, "w") as file:
         try:
             code = subprocess.run(
-                cell.command, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=left
+                [program, *cell.command[1:]],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment | {"TURNCOAT_TRACKING": "off"},
+                timeout=left,
             ).returncode
         except subprocess.TimeoutExpired:
             raise Unfinished("cut off; it goes on from its last checkpoint") from None

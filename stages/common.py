@@ -30,19 +30,21 @@ def run(main: Callable[[], None]) -> None:
 
 
 def parse(document: str | None, *names: str) -> argparse.Namespace:
-    """Parse the cell arguments that a stage takes, out of `dataset`, `arm` and `seed`."""
+    """Parse the cell arguments that a stage takes, out of `dataset`, `arm`, `trial` and `seed`."""
     parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     about = {
         "dataset": "a name under `datasets` in params.yaml",
         "arm": "a name under `arms` in params.yaml",
+        "trial": "a whole number from 0: which point of the arm's grid",
         "seed": "a whole number from 0; all randomness of the cell hangs on it",
     }
     for name in names:
-        parser.add_argument(f"--{name}", required=True, type=_seed if name == "seed" else str, help=about[name])
+        kind = _whole if name in ("trial", "seed") else str
+        parser.add_argument(f"--{name}", required=True, type=kind, help=about[name])
     return parser.parse_args()
 
 
-def _seed(text: str) -> int:
+def _whole(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
@@ -72,6 +74,10 @@ def model_folder(dataset: str, arm: str, seed: int) -> Path:
 
 def pretrained_folder(dataset: str, seed: int) -> Path:
     return Path("models") / dataset / "pretrained" / str(seed)
+
+
+def trial_file(dataset: str, arm: str, trial: int, seed: int) -> Path:
+    return Path("reports") / "trials" / dataset / arm / str(trial) / f"{seed}.json"
 
 
 def times_file(dataset: str, arm: str, seed: int) -> Path:

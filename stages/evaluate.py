@@ -21,10 +21,10 @@ def main() -> None:
     from turncoat.evaluation import build_suite, evaluate
     from turncoat.evaluation.journal import Journal, evaluation_key
     from turncoat.evaluation.perturbed import load_perturbed, load_predictions
-    from turncoat.evaluation.records import cell_record, write_examples, write_provenance, write_times
+    from turncoat.evaluation.recording import cell_record, write_examples, write_provenance, write_times
     from turncoat.files import read_json, sha256, write_json
     from turncoat.settings import load
-    from turncoat.training import Scratch, duration_file, resolve
+    from turncoat.training import Scratch, duration, resolve
 
     started = time.monotonic()
     settings = load()
@@ -76,9 +76,14 @@ def main() -> None:
         record["examples"] = write_examples(folder / "examples.npz", best)
         write_json(folder / "record.json", record)
         scratch.clear()
-    seconds = {"evaluation": time.monotonic() - started}
-    if (trained := duration_file(training["fingerprint"])).exists():  # not where the weights came out of a cache
-        seconds = {"training": read_json(trained)["seconds"], **seconds}
+    spent = {
+        "tuning": duration(
+            key for row in training.get("tuning", {}).get("trials", []) for key in row["fingerprints"] if key
+        ),
+        "training": duration([training["fingerprint"]]),
+        "evaluation": time.monotonic() - started,
+    }
+    seconds = {what: value for what, value in spent.items() if value}  # unknown where weights came out of a cache
     provenance = write_provenance(folder, compute.device.type) | write_times(times_file(dataset, arm, seed), seconds)
     tracking.log_record(record, provenance)
     for flag in best.flags:

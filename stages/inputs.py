@@ -14,6 +14,7 @@ from stages.places import check_places
 from turncoat.closure import ROOT, checksums, closure
 from turncoat.files import write_json
 from turncoat.settings import Settings, load
+from turncoat.tuning import SUFFIX
 
 CODE = "data/code/"
 PARTS = {"analyse": ("analysis",), "report": ("figures", "tables")}  # modules of a paper that a stage asks for by name
@@ -43,19 +44,20 @@ def modules(cell: Cell, settings: Settings) -> list[str]:
     from turncoat.papers.index import module_of
 
     methods: list[str] = []
-    match cell.stage:
+    stage = cell.stage.removesuffix(SUFFIX)  # of tuned arms: the same, run on what their trials came to
+    match stage:
         case "baseline":
             methods = ["standard"]
         case "pretrain":
             methods = [settings.pretrained[name]["method"] for name in settings.study.pretrained]
-        case "finetune":
+        case "finetune" | "trial":
             methods = [settings.arms[cell.item["arm"]]["method"]]
     own = [
         f"turncoat.papers.{path.parent.name}.{part}"
-        for part in PARTS.get(cell.stage, ())
+        for part in PARTS.get(stage, ())
         for path in sorted(ROOT.glob(f"turncoat/papers/*/{part}.py"))
     ]
-    return [f"stages.{cell.stage}", *sorted({module_of(method) for method in methods}), *own]
+    return [f"stages.{stage}", *sorted({module_of(method) for method in methods}), *own]
 
 
 def texts(stage: str) -> set[Path]:

@@ -10,6 +10,7 @@ from stages.common import parse, run, times_file
 from turncoat import tracking
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json
+from turncoat.reporting.record import Cell
 from turncoat.tracking import paths, relay
 
 
@@ -58,15 +59,16 @@ def retell(broken: list[str]) -> int:
         recorded = path.name == "record.json"
         dataset, arm, seed, *name = path.parts[2 if recorded else 1 : -1]
         at = path.stat().st_mtime
+        trained, evaluated = Cell(dataset, arm, int(seed)).stages
         try:
             if recorded:  # first: the training that is on disk has the last word on what is current
                 beside = [path.with_name("provenance.json"), times_file(dataset, arm, int(seed))]
                 known = {key: value for file in beside if file.exists() for key, value in read_json(file).items()}
-                tracking.log_record(read_json(path), known, stage=f"evaluate@{dataset}-{arm}-{seed}", at=at)
+                tracking.log_record(read_json(path), known, stage=evaluated, at=at)
             else:
                 history = read_json(path.with_name("history.json"))
                 made_by = {"baseline": f"baseline@{dataset}-{seed}", "pretrained": f"pretrain@{dataset}-{seed}"}
-                stage = made_by.get(arm, f"finetune@{dataset}-{arm}-{seed}")
+                stage = made_by.get(arm, trained)
                 tracking.log_training(read_json(path), history, stage=stage, at=at)
             told.add((dataset, arm, seed, *name))
         except TurncoatError as error:

@@ -74,10 +74,13 @@ def part(settings: Mapping[str, Any], name: str) -> Any:
         TurncoatError: there is none.
     """
     value: Any = settings
-    for key in name.split("."):
-        if not isinstance(value, Mapping) or key not in value:
+    for key in re.findall(r"[^.\[\]]+", name):  # study.seeds[0]: the first of a list
+        if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        elif isinstance(value, Mapping) and key in value:
+            value = value[key]
+        else:
             raise TurncoatError(f"{FILE} names {name}, which params.yaml does not define")
-        value = value[key]
     return value
 
 

@@ -8,18 +8,19 @@ values are those of running one after another.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
+from functools import partial
 
+from stages import warm
 from stages.common import parse, run
 from stages.pipeline import Cell, cells
 from stages.places import check_places
 from stages.walk import LOGS, behind, walk, workers
 from turncoat.errors import TurncoatError
 from turncoat.reading import read_yaml
-from turncoat.settings import load
+from turncoat.settings import Settings, load
 
 
 def main() -> None:
@@ -28,20 +29,27 @@ def main() -> None:
     check_places(settings.study.datasets)
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
-    through_dvc([plan["inputs"]], *["--force"] * settings.own_files)  # it alone notices that they have changed
-    walk(plan, behind(plan, outdated()), through_dvc, at_once)
-    sys.exit(subprocess.run(["dvc", "repro"]).returncode)
+    with warm.offered() as environment:
+        sys.exit(repro(settings, plan, at_once, environment))
 
 
-def outdated() -> set[str]:
+def repro(settings: Settings, plan: dict[str, Cell], at_once: int, environment: dict[str, str]) -> int:
+    """Run what is out of date; the exit status of the last plain `dvc repro`."""
+    # it alone notices that files of one's own have changed
+    through_dvc(environment, [plan["inputs"]], *["--force"] * settings.own_files)
+    walk(plan, behind(plan, outdated(environment)), partial(through_dvc, environment), at_once)
+    return subprocess.run(["dvc", "repro"], env=environment).returncode
+
+
+def outdated(environment: dict[str, str]) -> set[str]:
     """Names of the cells that `dvc repro` would run now (those behind them in the pipeline not included)."""
-    status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
+    status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True, env=environment)
     if status.returncode:
         raise TurncoatError(status.stderr.strip() or "dvc status failed")
     return set(json.loads(status.stdout))
 
 
-def through_dvc(chain: list[Cell], *options: str) -> str:
+def through_dvc(environment: dict[str, str], chain: list[Cell], *options: str) -> str:
     """One `dvc repro` of the cells themselves, which runs those that are not up to date; seconds, and what they said.
 
     Raises:
@@ -54,7 +62,7 @@ def through_dvc(chain: list[Cell], *options: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={"OMP_NUM_THREADS": "1"} | os.environ,
+        env=environment,
     )
     log = LOGS / f"{chain[-1]}.log"
     log.write_text(done.stdout)

@@ -1,6 +1,8 @@
 """Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -46,16 +48,26 @@ def dataset_settings(plan: DatasetSettings, given: Mapping[str, Any]) -> dict[st
 
 def compute_settings(compute: Compute) -> dict[str, Any]:
     """How it is computed, `auto` made explicit, as a cell's files say it."""
-    return {
-        "device": compute.device.type,
-        "precision": compute.precision,
-        "channels_last": compute.channels_last,
-        "compile": compute.compile,
-    }
+    same = {name: getattr(compute, name) for name in ("precision", "channels_last", "compile")}
+    return {"device": compute.device.type} | same
 
 
-def train(settings: Settings, dataset: str, arm: str, seed: int, section: Section = "arms") -> None:
-    """Train `arm` ("baseline": standard training from scratch) of a section of params.yaml and publish its files.
+def train(
+    settings: Settings,
+    dataset: str,
+    arm: str,
+    seed: int,
+    section: Section = "arms",
+    *,
+    founded_on: int | None = None,
+    folder: Path | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Train `arm` ("baseline": standard training from scratch), publish its files; the content of training.json.
+
+    Args:
+        founded_on: seed of the baseline, and of what else the arm builds on; None: the cell's own.
+        folder: where the files go; None: the cell's own. about: what training.json says besides.
 
     Raises:
         TurncoatError: a name that is not defined, settings out of range, damaged inputs, a loss that is not finite.
@@ -71,10 +83,11 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     plan = plan.model_copy(update={"start": plan.start or of_dataset.start})
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
-    about = (len(images.classes), images.shape, images.mean, images.std)
+    kind = (len(images.classes), images.shape, images.mean, images.std)
     threat = Threat(of_dataset.threat.norm, of_dataset.threat.epsilon)
     inputs = [data_folder(dataset) / "dataset.json"]
-    foundation = {name: pretrained_folder(dataset, seed) / name / "best.safetensors" for name in plan.builds_on}
+    founded_on = seed if founded_on is None else founded_on
+    foundation = {name: pretrained_folder(dataset, founded_on) / name / "best.safetensors" for name in plan.builds_on}
     inputs += foundation.values()
     if code := models.source_of(of_dataset.model):
         inputs.append(code)
@@ -85,12 +98,12 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
 
     given: dict[str, Any] = {}  # what the baseline's files say of weights that were not trained here
     if plan.start == "baseline":
-        source = model_folder(dataset, "baseline", seed)
+        source = model_folder(dataset, "baseline", founded_on)
         inputs.append(source / "best.safetensors")
         network = models.load(inputs[-1], trusted={of_dataset.model})
         given = read_json(source / "training.json").get("given", {})
     else:
-        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *about, of_dataset.model_args))
+        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *kind, of_dataset.model_args))
     if arm == "baseline":
         check_network(settings, dataset, network, len(images.classes))
     train_split = resident(images.train.images, images.train.labels, compute.device)
@@ -99,7 +112,7 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
     an_epoch = batches_an_epoch(train_split, steps.batch_size, steps.steps) * min(steps.batch_size, len(train_split))
     compute = compute.for_run(steps.epochs * an_epoch * (1 + method.attack_steps))
 
-    folder = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
+    own = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
     arm = arm if section == "arms" else f"{section}-{arm}"
     cell = {"dataset": dataset, "arm": arm, "seed": seed}
     resolved: dict[str, Any] = {
@@ -122,15 +135,15 @@ def train(settings: Settings, dataset: str, arm: str, seed: int, section: Sectio
             cell=cell,
             settings=resolved,
             key=key,
-            folder=folder,
+            folder=folder or own,
             validate=validator(
                 resident(images.validation.images, images.validation.labels, compute.device), threat, seed
             ),
             log=tracker.log,
+            about=about,
         )
         tracker.final(tracking.summary(summary))
     best = summary["validation"]["best"]
-    print(
-        f"best epoch {summary['best_epoch']}: validation clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}",
-        flush=True,
-    )
+    measured = f"validation clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}"
+    print(f"best epoch {summary['best_epoch']}: {measured}", flush=True)
+    return summary

@@ -13,6 +13,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from turncoat.data_settings import DataSettings
 from turncoat.shelves import merged
 from turncoat.strict import Strict, validate
+from turncoat.study_settings import StudySettings
+from turncoat.tuning import expanded
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="safe as a folder and in a dotted path")]
 Auto = Literal["auto"]
@@ -185,30 +187,6 @@ class ComputeSettings(Strict):
     compile: Switch = "auto"
 
 
-class StudySettings(Strict):
-    """Which cells there are: every combination of data set, arm and seed, under one suite."""
-
-    datasets: list[str] = Field(min_length=1)
-    arms: list[str] = Field(min_length=1)
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    suite: str
-    pretrained: list[str] = Field([], description="what the arms build on besides the baseline, once a seed")
-    beside: list[str] = Field(
-        [], description="folders of `python -m turncoat.evaluation --record`, shown with the arms"
-    )
-
-    @model_validator(mode="after")
-    def _no_repeats(self) -> Self:
-        for name in ("datasets", "arms", "seeds", "beside"):
-            values = getattr(self, name)
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} names something twice: {values}")
-        for folder in map(PurePosixPath, self.beside):
-            if folder.is_absolute() or ".." in folder.parts or folder.parts[:1] in ((), ("reports",), ("data",)):
-                raise ValueError(f"beside: a folder below this one wanted, outside data and reports (got {folder})")
-        return self
-
-
 class Settings(Strict):
     """All settings. Arms stay raw here: their method's settings class knows their keys (`turncoat.papers.arms`)."""
 
@@ -241,6 +219,11 @@ class Settings(Strict):
         """Where the entry stands: params.yaml, or one of the files that it is merged with."""
         return self._files.get((section, name), "params.yaml")
 
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _tuned_arms_in_full(cls, arms: Any) -> Any:
+        return expanded(arms) if isinstance(arms, dict) else arms
+
     @model_validator(mode="after")
     def _names_are_defined(self) -> Self:
         for field, names, known in (
@@ -254,6 +237,13 @@ class Settings(Strict):
                     near = difflib.get_close_matches(name, known, n=1)
                     hint = f"did you mean {near[0]}? " if near else ""
                     raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
+        tuned = self.study.tuning.arms
+        if wrong := [arm for arm in self.study.arms if ("tune" in self.arms[arm]) != (arm in tuned)]:
+            other = (
+                ("study.arms", "study.tuning.arms") if wrong[0] not in tuned else ("study.tuning.arms", "study.arms")
+            )
+            grid = "has" if wrong[0] not in tuned else "has no"
+            raise ValueError(f"{other[0]}: arms.{wrong[0]} {grid} grid under `tune`; name it in {other[1]}")
         if taken := {"perturbed", "code", "settings"} & set(self.datasets):
             raise ValueError(f"datasets.{min(taken)}: this name is taken by a folder that the stages make")
         cells: dict[str, tuple[str, str]] = {}

@@ -12,7 +12,7 @@ from turncoat.attacks import Counter, Threat
 from turncoat.attacks.threat import check_inside
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import Suite, evaluate, plan_suite
-from turncoat.evaluation.records import evaluation_cost, measurements
+from turncoat.evaluation.recording import evaluation_cost, measurements
 from turncoat.evaluation.suite import Planned
 
 PGD = {"pgd": {"attack": "pgd", "steps": 5}}

@@ -14,7 +14,7 @@ from turncoat.attacks import Threat, fgsm
 from turncoat.evaluation import Evaluation, evaluate, ladder
 from turncoat.evaluation.journal import Journal
 from turncoat.evaluation.ladder import LEVEL, unlevelled
-from turncoat.evaluation.records import measurements
+from turncoat.evaluation.recording import measurements
 from turncoat.evaluation.suite import plan_attack
 from turncoat.reporting.record import Checkpoint
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from turncoat.evaluation.records import commit
+from turncoat.evaluation.recording import commit
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from turncoat.evaluation.records import measurements, write_examples
+from turncoat.evaluation.recording import measurements, write_examples
 from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, ONE_STEP, Evaluation
 from turncoat.reporting.record import Checkpoint
 

@@ -109,7 +109,7 @@ def test_the_inner_maximisation_moves_nothing(name, mode):
     seen = []
     for layer in layers(made.model).values():
         layer.register_forward_pre_hook(lambda module, inputs: seen.append(module.training))
-    images = made.adversarial(batch_of())
+    images = made.attacked(batch_of())
     assert TASK.threat.distance(images, batch_of().images).max() > 0.05
     assert set(seen) == {mode == "train"}
     assert made.model.training

@@ -97,7 +97,7 @@ def test_an_unlabelled_image_weighs_gamma(name):
     made = method(name)
     made.trust = torch.tensor([1.0, 1.0, 0.25, 0.25, 0.25, 1.0])
     twin = method(name)
-    losses, _ = twin.objective(batch_of(), twin.adversarial(batch_of()))
+    losses, _ = twin.objective(batch_of(), twin.attacked(batch_of()))
     expected = sum(w * value.item() for w, value in zip(made.trust.tolist(), losses, strict=True)) / 6
     assert gradients(made, batch_of())[0].item() == pytest.approx(expected, rel=1e-4)
 

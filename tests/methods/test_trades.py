@@ -42,7 +42,7 @@ def test_the_whole_step_agrees_with_float64(mode):
 def test_the_attack_raises_the_divergence():
     made = method("trades", network(steps=2))
     batch = batch_of()
-    images = made.adversarial(batch)
+    images = made.attacked(batch)
     made.model.eval()
     with torch.no_grad():
         clean = made.model(batch.images)

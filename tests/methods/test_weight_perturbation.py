@@ -52,7 +52,7 @@ def test_the_gradient_is_that_at_the_perturbed_weights(name):
     original = {key: value.clone() for key, value in made.model.named_parameters()}
     plain = method(name, network(steps=2))
     batch = batch_of()
-    images = plain.adversarial(batch_of())
+    images = plain.attacked(batch_of())
     # By hand in float64: the gradient of the arm's loss, a step along it layer by layer, the gradient there.
     twin = method(name, double(plain.model))
     twin.objective(batch, images.double())[0].mean().backward()

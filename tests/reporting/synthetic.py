@@ -27,6 +27,7 @@ ARMS = {
     "mart-no-boost": (0.955, 0.70),
     "mart-no-weight": (0.95, 0.735),
 }
+GRIDS: dict[str, dict[str, Any]] = {}  # what tuned arms among ARMS have under `tune`
 OF_PAPERS = {
     "standard": (0.97, 0.25),
     "pgd": (0.965, 0.66),
@@ -47,9 +48,10 @@ def params(
     arms: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("digits",)
 ) -> dict[str, Any]:
     """params.yaml as a dictionary."""
+    arms = arms or [arm for arm in ARMS if arm not in GRIDS]
     return {
-        "study": {"datasets": list(datasets), "arms": arms or list(ARMS), "seeds": list(seeds), "suite": "quick"},
-        "arms": {arm: {"method": arm.split("-")[0]} for arm in ARMS},
+        "study": {"datasets": list(datasets), "arms": arms, "seeds": list(seeds), "suite": "quick"},
+        "arms": {arm: {"method": arm.split("-")[0]} | GRIDS.get(arm, {}) for arm in ARMS},
         "datasets": {
             name: {
                 "data": {"source": name, "train": 40, "validation": 40, "test": 400},
@@ -99,7 +101,7 @@ def write(
     """All files of a study that has run: records, examples, provenance, histories, perturbed examples."""
     for dataset in datasets:
         for seed in seeds:
-            for arm in ARMS:
+            for arm in (arm for arm in ARMS if arm not in GRIDS):
                 write_cell(root, dataset, arm, seed, n)
             write_perturbed(root, dataset, seed)
 

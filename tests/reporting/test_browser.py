@@ -61,6 +61,7 @@ addEventListener("load", () => {
     seen.wide = document.documentElement.scrollWidth > innerWidth;
     seen.broken = [...document.images].filter((image) => !image.complete || !image.naturalWidth).length;
     seen.images = document.images.length;
+    seen.bare = [...document.images].filter((image) => !(image.getAttribute("width") > 0)).length;
     seen.loaded = loaded.filter((name) => !name.startsWith("data:"));
     seen.faults = faults;
     const result = document.createElement("pre");
@@ -97,6 +98,7 @@ def test_no_console_error_and_no_request(seen: dict[str, Any]) -> None:
 def test_every_picture_is_there_and_the_page_fits_its_window(seen: dict[str, Any]) -> None:
     assert seen["images"] > 10
     assert seen["broken"] == 0
+    assert seen["bare"] == 0
     assert seen["wide"] is False
 
 
@@ -124,3 +126,25 @@ def test_a_link_to_a_hidden_row_shows_it(seen: dict[str, Any]) -> None:
 
 def test_a_link_to_a_folded_claim_unfolds_it(seen: dict[str, Any]) -> None:
     assert (seen["folded"], seen["unfolded"]) == (True, True)
+
+
+LANDED = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const top = document.querySelector("#reverse h2").getBoundingClientRect().top;
+  document.body.append(Object.assign(document.createElement("pre"), { id: "seen", textContent: btoa(String(top)) }));
+}, 1500));
+</script>
+"""
+
+
+def test_a_link_lands_on_its_heading_though_pictures_load_late(built: Path, tmp_path: Path) -> None:
+    """The page as it is, lazy pictures and all, opened at its last paper: the heading stands below the menu."""
+    page = (built / "reports/report.html").read_text().replace("scroll-behavior: smooth;", "", 1)
+    assert page.count(' loading="lazy"') > 10
+    (tmp_path / "page.html").write_text(page.replace("</body>", LANDED + "</body>"))
+    address = (tmp_path / "page.html").as_uri() + "#reverse"
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    found = re.search(r'<pre id="seen">([\w+/=]+)</pre>', done.stdout)
+    assert found, done.stderr[-2000:]
+    assert 0 <= float(base64.b64decode(found[1])) < 150

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages import analyse, baseline, download, evaluate, finetune, perturb, pretrain, report
+from stages import analyse, baseline, download, evaluate, finetune, perturb, pretrain, report, trial
 from tests.data.pictures import cats_and_dogs
 from turncoat.files import read_json
 from turncoat.settings import merged
@@ -52,6 +52,8 @@ def small(arm: dict) -> dict:
 
     But for the network that chooses the misclassified images: it has to get some of 20 images right.
     """
+    if "tune" in arm:
+        return arm  # its namesake is small
     training = {key: value for key, value in arm.get("training", {}).items() if key not in ("epochs", "validate_every")}
     more = {
         "rat": {"subset": 20},
@@ -80,6 +82,7 @@ def prepared(name, arms, pretrained, folder, patch):
     settings["data"] |= {"train": images, "validation": images // 2, "test": TESTED[name]}
     for schedule in ("training", "finetuning"):
         settings[schedule] |= {"epochs": 1, "batch_size": images // 4, "validate_every": 1}
+    params["study"]["tuning"] = {"arms": [], "trials": [0, 1], "seeds": [100]}
     params["universal"] = {"sgd": {"form": "sgd", "passes": 1}}
     params["suites"]["miniature"] = SUITE | ({"audit": 0} if name == "pictures" else {})  # in full: minutes an arm
     if name == "pictures":
@@ -126,6 +129,8 @@ def monkeypatch_module():
 
 
 def checked(name, arm, stage):
+    for number in ("0", "1") if "tune" in PARAMS["arms"][arm] else ():
+        stage(trial, "--dataset", name, "--arm", arm, "--trial", number, "--seed", "100")
     cell = ("--dataset", name, "--arm", arm, "--seed", "0")
     stage(finetune, *cell)
     stage(evaluate, *cell)

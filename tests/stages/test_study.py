@@ -17,6 +17,7 @@ from turncoat.files import sha256
 from turncoat.papers.index import module_of
 from turncoat.reading import read_yaml
 from turncoat.settings import Settings, merged, validate
+from turncoat.tuning import SUFFIX
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {
@@ -270,7 +271,7 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
 
 
-STAGES = [*read_yaml(ROOT / "dvc.yaml")["stages"], "repro", "bare"]
+STAGES = [*{stage.removesuffix(SUFFIX): None for stage in read_yaml(ROOT / "dvc.yaml")["stages"]}, "repro", "bare"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -283,7 +284,7 @@ def test_help_says_what_a_stage_does_and_imports_nothing_heavy(stage):
     )
     output = shell(ROOT, sys.executable, "-c", code)
     assert output.rstrip().endswith("[]")
-    if stage in ("baseline", "perturb", "pretrain", "finetune", "evaluate"):
+    if stage in ("baseline", "perturb", "pretrain", "trial", "finetune", "evaluate"):
         assert "--dataset DATASET" in output
         assert "--seed SEED" in output
 

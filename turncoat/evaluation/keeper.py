@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from turncoat.attacks import Threat
-from turncoat.evaluation.results import Adversarial, Evaluation
+from turncoat.evaluation.results import AdversarialImages, Evaluation
 from turncoat.files import write_atomic
 
 CURVE = "curve "  # begins the names of attacks with other radii than the threat's
@@ -63,15 +63,17 @@ class Keeper:
             if number not in self._best or (gap, attack) > self._best[number][:2]:
                 self._best[number] = (gap, attack, image.copy())
 
-    def found(self, result: Evaluation, shape: tuple[int, ...]) -> Adversarial:
+    def found(self, result: Evaluation, shape: tuple[int, ...]) -> AdversarialImages:
         """Those of the images that were right and did not stand in the worst case; `shape`: (c, h, w)."""
         fell = [int(place) for place in np.flatnonzero(result.clean & ~result.worst) if int(place) in self._best]
         index = np.array(fell, np.int64)
         images = np.array([self._best[place][2] for place in fell], np.float32).reshape(-1, *shape)
-        return Adversarial(index, result.label[index], images, np.array([self._best[place][1] for place in fell], str))
+        return AdversarialImages(
+            index, result.label[index], images, np.array([self._best[place][1] for place in fell], str)
+        )
 
 
-def save_adversarial(path: Path, found: Adversarial) -> None:
+def save_adversarial(path: Path, found: AdversarialImages) -> None:
     """Write `index`, `label`, `attack` and `images` to a .npz that numpy reads without pickles."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, index=found.index, label=found.label, attack=found.attack, images=found.images)

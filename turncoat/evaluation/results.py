@@ -73,7 +73,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Adversarial:
+class AdversarialImages:
     """The images that brought a network down: one of each image that was right and did not stand in the worst case.
 
     Attributes:
@@ -124,7 +124,7 @@ class Evaluation:
     scenes: dict[str, Bools] = field(default_factory=dict)
     flags: list[Flag] = field(default_factory=list)
     batch_size: int = 0
-    adversarial: Adversarial | None = None
+    adversarial: AdversarialImages | None = None
     overhead: dict[str, float] = field(default_factory=lambda: {"forward": 0.0, "backward": 0.0})
 
     @property

@@ -128,21 +128,25 @@ class Steadiness:
     def _along_gradients(self) -> str:
         """A step along the gradient of the margin changes it more than one of random signs, if it is the gradient."""
         runner, images, labels = self.runner, self.images, self.runner.labels[: len(self.images)]
-        with drawing(seed_of(runner.seed, "score", 0, int(self.places[0]))), attacked(runner.whole):
-            gradient, _, _ = input_gradient(runner.whole, images.clone(), margin, labels)
-        runner.passes["forward"] += len(images)
-        runner.passes["backward"] += len(images)
+        draws = range(DRAWS if runner.random else 1)  # a random network's step may lead nowhere in any one draw
+        gradient = torch.zeros_like(images)
+        for draw in draws:
+            with drawing(seed_of(runner.seed, "score", draw, int(self.places[0]))), attacked(runner.whole):
+                gradient += input_gradient(runner.whole, images.clone(), margin, labels)[0]
+        runner.passes["forward"] += len(images) * len(draws)
+        runner.passes["backward"] += len(images) * len(draws)
         leads = (torch.isfinite(gradient) & (gradient != 0)).flatten(1).any(1)
         if int(leads.sum()) < FEWEST:  # which other checks see to
             return ""
         source = generator(runner.seed, "gradients", device=images.device)
         near = replace(self.threat, epsilon=REACH * self.threat.epsilon)
-        before = margin(self.answer, labels)
+
+        def margins(of: Tensor) -> Tensor:
+            return torch.stack([margin(self._fresh(of, self.places, draw), labels) for draw in draws]).mean(0)
+
+        before = margins(images)
         along, aside = (
-            margin(
-                self._fresh(near.project(ascend(images, direction, near, near.epsilon), images), self.places), labels
-            )
-            - before
+            margins(near.project(ascend(images, direction, near, near.epsilon), images)) - before
             for direction in (gradient, uniform(images, source) - 0.5)
         )
         gained, chance = float(along[leads].median()), float(aside[leads].abs().median())

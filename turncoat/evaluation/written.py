@@ -10,7 +10,7 @@ from turncoat.attacks import Threat
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.keeper import Keeper, save_adversarial
 from turncoat.evaluation.model_info import model_info
-from turncoat.evaluation.records import brought_record, flag_rows, measurements, write_examples, write_provenance
+from turncoat.evaluation.recording import brought_record, flag_rows, measurements, write_examples, write_provenance
 from turncoat.evaluation.results import Evaluation
 from turncoat.files import write_json
 

@@ -27,7 +27,7 @@ S = TypeVar("S", bound=RobustSettings)
 
 
 class AdversarialTraining(Method[S]):
-    """A method is `objective`, and `adversarial` where its attack is not PGD on cross-entropy."""
+    """A method is `objective`, and `attacked` where its attack is not PGD on cross-entropy."""
 
     def __init__(self, settings: S, task: Task) -> None:
         super().__init__(settings, task)
@@ -41,7 +41,7 @@ class AdversarialTraining(Method[S]):
             train, self.trust = pseudo_labelled(settings.semi, network, train, self.task, seed, settings.start)
         return train
 
-    def adversarial(self, batch: Batch) -> Tensor:
+    def attacked(self, batch: Batch) -> Tensor:
         """Adversarial images against the network as it is, (n, c, h, w)."""
         return attack(self.model, batch, self.task.threat, self.settings.attack)
 
@@ -50,7 +50,7 @@ class AdversarialTraining(Method[S]):
         raise TypeError(f"{type(self).__name__} defines no objective")
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
-        adversarial = self.adversarial(batch)
+        adversarial = self.attacked(batch)
         if self.settings.awp:
             self.perturbation.ascend(lambda: self._weighted(batch, adversarial)[0])
         return self._weighted(batch, adversarial)

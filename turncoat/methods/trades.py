@@ -33,7 +33,7 @@ class Trades(AdversarialTraining[TradesSettings]):
 
     settings_class = TradesSettings
 
-    def adversarial(self, batch: Batch) -> Tensor:
+    def attacked(self, batch: Batch) -> Tensor:
         settings = self.settings.attack
         # The reference is the prediction of the mode that the attack runs in: else it would start away from zero.
         with attacked(self.model, settings.mode, batch.generator), torch.no_grad():

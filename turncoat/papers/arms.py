@@ -8,6 +8,7 @@ from turncoat.errors import TurncoatError
 from turncoat.methods.base import Method
 from turncoat.papers.index import known, module_of
 from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
+from turncoat.tuning import KEYS, Values, points, put, taken
 
 Section = Literal["arms", "pretrained"]  # of the settings, where networks to train are described
 
@@ -41,7 +42,8 @@ def arm_settings(settings: Settings, arm: str, section: Section = "arms") -> Arm
         raise TurncoatError(
             f"{file}: {section}.{arm}.method: {raw.get('method')!r} is not defined; there are {', '.join(there)}"
         )
-    return validate(method_class(raw["method"]).settings_class, raw, f"{section}.{arm}", file)
+    own = {key: value for key, value in raw.items() if key not in KEYS}
+    return validate(method_class(raw["method"]).settings_class, own, f"{section}.{arm}", file)
 
 
 def schedule(settings: Settings, dataset: str, arm: str, section: Section = "arms") -> TrainingSettings:
@@ -76,3 +78,58 @@ def check_arms(settings: Settings) -> None:
                 raise TurncoatError(f"{file}: arms.{arm} builds on {name}: add it to study.pretrained in params.yaml")
         for dataset in settings.study.datasets:
             schedule(settings, dataset, arm, section)
+    check_grids(settings)
+
+
+def own_point(settings: Settings, dataset: str, arm: str) -> Values:
+    """What the settings under an arm's `tune` are without it: the paper's, or the data set's."""
+    return taken(resolved(settings, dataset, arm), settings.arms[arm]["tune"], f"arms.{arm}.tune")
+
+
+def trials(settings: Settings, dataset: str, arm: str) -> list[Values]:
+    """The points of a tuned arm's grid that are tried on the data set, in the order of their numbers.
+
+    Raises:
+        TurncoatError: the grid does not fit the arm, or has too few points.
+    """
+    where = f"{settings.file('arms', arm)}: arms.{arm}.tune"
+    own = own_point(settings, dataset, arm)
+    return points(settings.arms[arm]["tune"], own, len(settings.study.tuning.trials), where)
+
+
+def measure(settings: Settings, arm: str) -> str:
+    """What a tuned arm is chosen by on the validation split: clean or robust.
+
+    Raises:
+        TurncoatError: another word, or none where the method chooses its checkpoint by neither.
+    """
+    raw = settings.arms[arm]
+    by = raw.get("tune_by", method_class(raw["method"]).selection.removeprefix("validation_"))
+    if by not in ("clean", "robust"):
+        raise TurncoatError(f"{settings.file('arms', arm)}: arms.{arm}.tune_by: clean or robust is wanted (got {by!r})")
+    return str(by)
+
+
+def at(settings: Settings, arm: str, values: Values, name: str) -> Settings:
+    """The settings with one more arm, `name`: a tuned arm at one point of its grid."""
+    return settings.model_copy(update={"arms": settings.arms | {name: put(settings.arms[arm], values)}})
+
+
+def check_grids(settings: Settings) -> None:
+    """Check every grid that is defined: its values fit the method; of the study's own, there are enough points.
+
+    Raises:
+        TurncoatError: the arm and what is wrong.
+    """
+    for arm in (name for name, raw in settings.arms.items() if "tune" in raw):
+        grid, file = settings.arms[arm]["tune"], settings.file("arms", arm)
+        if not isinstance(grid, dict):
+            raise TurncoatError(f"{file}: arms.{arm}.tune: settings with lists of values are wanted (got {grid!r})")
+        measure(settings, arm)
+        for dataset in settings.study.datasets:
+            own = own_point(settings, dataset, arm)
+            for name, value in ((name, value) for name, values in grid.items() for value in values or [None]):
+                schedule(at(settings, arm, own | {name: value}, arm), dataset, arm)
+        if arm in settings.study.tuning.arms:
+            for dataset in settings.study.datasets:
+                trials(settings, dataset, arm)

@@ -18,14 +18,16 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
     `says`      arm -> what it is, in a sentence
     `resolved`  section -> data set -> arm of the study, or name under `pretrained` -> its settings with all defaults
     `code`      checksum of the code that has these defaults
+    `trials`    data set -> tuned arm of the study -> number of a trial -> the arm at that point of its grid
     `listings`  data set -> what lies where its own images are read, as names and times of change tell; or null
     `given`     data set -> checksums of the files that its network is made of: weights, a factory's code; or null
     `beside`    folder of study.beside -> checksum of the record there
     """
     from turncoat.data.folder import listing
     from turncoat.models.given import checksums
-    from turncoat.papers.arms import resolved
+    from turncoat.papers.arms import resolved, trials
     from turncoat.reporting import beside
+    from turncoat.tuning import put
 
     study = settings.study
     there = {
@@ -37,8 +39,15 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
     }
     plans = {name: settings.datasets[name].data.path for name in study.datasets}
     own = {name: listing(path) if path else None for name, path in plans.items()}
+    tried = {
+        name: {
+            arm: {str(number): put(settings.arms[arm], at) for number, at in enumerate(trials(settings, name, arm))}
+            for arm in study.tuning.arms
+        }
+        for name in study.datasets
+    }
     given = {name: checksums(settings.datasets[name]) or None for name in study.datasets}
-    seen = {"listings": own, "given": given, "beside": beside.checksums(settings)}
+    seen = {"trials": tried, "listings": own, "given": given, "beside": beside.checksums(settings)}
     return _stated(settings, path) | {"resolved": there, "code": _code(), **seen}
 
 
@@ -49,7 +58,7 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     """
     kept = read_json(FILE) if FILE.exists() else {}
     there = kept.pop("resolved", None)
-    for name in ("listings", "given", "beside"):
+    for name in ("listings", "trials", "given", "beside"):
         kept.pop(name, None)
     if there is None or kept != _stated(settings, path) | {"code": _code()}:
         there = contents(settings, path)["resolved"]
@@ -62,10 +71,13 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
 
 
 def _stated(settings: Settings, path: Path | str) -> dict[str, Any]:
-    """What the files say, as JSON holds it; data sets with their defaults, for DVC refuses a parameter not there."""
+    """What the files say, as JSON holds it, tuned arms in full.
+
+    Data sets have their defaults, for DVC refuses a parameter not there.
+    """
     values, says, _ = merged(path)
     plans = {name: plan.model_dump(mode="json") for name, plan in settings.datasets.items()}
-    return values | {"datasets": plans, "says": says}
+    return values | {"arms": settings.arms, "datasets": plans, "says": says}
 
 
 def _code() -> str:

@@ -9,10 +9,9 @@ from turncoat.errors import TurncoatError
 from turncoat.reporting.claims import Claim, Paper
 from turncoat.reporting.page import environment
 from turncoat.reporting.study import Study
-from turncoat.reporting.verdicts import DECIDED, judge_all
+from turncoat.reporting.verdicts import DECIDED, HOLDS, judge_all
 
 MARKS = ("<!-- atlas -->", "<!-- /atlas -->")
-HOLDS = ("reproduced", "direction holds")
 Row = dict[str, Any]
 
 

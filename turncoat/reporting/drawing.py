@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from turncoat.reporting import paper_figures, style
 from turncoat.reporting.chapter import Chapter
-from turncoat.reporting.figures import FIGURES, PAPER_FIGURES
+from turncoat.reporting.figures import FIGURES
+from turncoat.reporting.panels import PANELS, every
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import Picture
 from turncoat.reporting.verdicts import Verdict
@@ -27,6 +28,7 @@ class Drawn:
     dataset: str
     title: str
     alt: str
+    inline: bool  # on the page, which tells what the others show in another way
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Sheet:
     title: str
     picture: Callable[[], Picture]
     paper: str = ""
+    inline: bool = True
 
     def save(self, folder: Path) -> Drawn | None:
         """Draw it into the folder; None where there is nothing to draw."""
@@ -50,7 +53,7 @@ class Sheet:
         name = "-".join(part for part in (self.paper, self.name, self.dataset) if part)
         style.save(figure, folder, name)
         plt.close(figure)
-        return Drawn(name, self.paper, self.dataset, self.title, alt)
+        return Drawn(name, self.paper, self.dataset, self.title, alt, self.inline)
 
 
 def draw(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict], folder: Path) -> list[Drawn]:
@@ -102,20 +105,34 @@ def forked(work: Callable[[int], T], count: int) -> list[T]:
 def _sheets(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict]) -> Iterator[Sheet]:
     looks = style.looks(study.settings.study.arms, study.settings.arms)
     for dataset in study.datasets:
+        groups = grouped(study, dataset, chapters)
+        for name, (title, panels) in PANELS.items():
+            yield Sheet(name, dataset, title, partial(panels, study, dataset, groups, looks))
         for name, (title, drawer) in FIGURES.items():
-            yield Sheet(name, dataset, title, partial(drawer, study, dataset, study.arms(dataset), looks))
+            picture = partial(drawer, study, dataset, study.arms(dataset), looks)
+            yield Sheet(name, dataset, title, picture, inline=name != "heat-map")  # the main table has the shades
         for chapter in chapters:
             paper = chapter.paper
             if len(arms := study.arms_of(dataset, paper.name, list(paper.arms))) < 2:
                 continue
             mine = {verdict.claim: verdict for verdict in verdicts if verdict.dataset == dataset}
             effects = partial(paper_figures.effects, dataset, paper.claims, mine)
-            yield Sheet("effects", dataset, "Effects measured and reported", effects, paper.name)
+            title = "Effects measured and reported"
+            yield Sheet("effects", dataset, title, effects, paper.name, inline=False)  # the claims have their bars
             ablation = partial(paper_figures.ablation, study, dataset, paper.claims, looks)
             yield Sheet("ablation", dataset, "Components and what they are compared with", ablation, paper.name)
-            for name, (title, drawer) in {**chapter.figures, **PAPER_FIGURES}.items():
+            for name, (title, drawer) in chapter.figures.items():
                 yield Sheet(name, dataset, title, partial(drawer, study, dataset, arms, looks), paper.name)
             for swept in paper.sweeps:
                 name = f"sweep-{swept.setting.replace('.', '-')}-{swept.metric}"
                 sweep = partial(paper_figures.sweep, study, dataset, swept, looks)
                 yield Sheet(name, dataset, f"{swept.metric} over {swept.label}", sweep, paper.name)
+
+
+def grouped(study: Study, dataset: str, chapters: Sequence[Chapter]) -> dict[str, list[str]]:
+    """{paper: its arms with a record}, of the papers whose method was run; then the arms that are none's."""
+    found = {c.paper.short: study.arms_of(dataset, c.paper.name, list(c.paper.arms)) for c in chapters}
+    groups = {name: arms for name, arms in found.items() if arms}
+    if rest := [arm for arm in study.arms(dataset) if arm not in every(groups)]:
+        groups["other arms" if groups else "all arms"] = rest
+    return groups

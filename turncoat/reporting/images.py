@@ -1,15 +1,24 @@
 """A figure made of images: perturbations magnified, and what the network makes of an image with its perturbation."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from turncoat.errors import TurncoatError
 from turncoat.reporting import style
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# images (k, C, H, W), and for each what the network says and whether it is right
+Strip: TypeAlias = "tuple[npt.NDArray[np.float32], Sequence[tuple[str, bool]] | None]"
+
 COLUMNS = 6
+RIGHT, WRONG = "#005a3c", "#a33f00"
 ARRAYS = ("images", "labels", "adversarial", "prediction", "adversarial_prediction")
 
 
@@ -22,8 +31,6 @@ def perturbations(study: Study, dataset: str, arms: Sequence[str], looks: Mappin
     Raises:
         TurncoatError: an array is absent.
     """
-    from matplotlib import pyplot as plt
-
     folders = [study.root / "data" / "perturbed" / dataset / str(seed) for seed in study.settings.study.seeds]
     path = next((path for folder in folders if (path := folder / "examples.npz").exists()), None)
     if path is None:
@@ -36,18 +43,48 @@ def perturbations(study: Study, dataset: str, arms: Sequence[str], looks: Mappin
     classes = study.classes(dataset)
     magnified, factor = style.magnified(adversarial - clean)
 
-    figure, grid = plt.subplots(3, len(clean), figsize=(COLUMN, 2.2), squeeze=False)
-    rows = ((clean, "image", before), (magnified, f"difference\n×{factor}", None), (adversarial, "attacked", after))
-    for axes, (pictures, name, predictions) in zip(grid, rows, strict=True):
-        axes[0].set_ylabel(name)
-        for column, (cell, picture) in enumerate(zip(axes, pictures, strict=True)):
-            style.picture(cell, picture)
-            if predictions is not None:
-                right = predictions[column] == labels[column]
-                text = f"{style.short(classes[int(predictions[column])], style.WORD)} {'✓' if right else '✗'}"
-                cell.set_xlabel(text, fontsize=6, labelpad=2, color="#005a3c" if right else "#a33f00")
+    rows = {
+        "image": (clean, answered(classes, before, labels)),
+        f"difference\n×{factor}": (magnified, None),
+        "attacked": (adversarial, answered(classes, after, labels)),
+    }
+    figure = strips(rows, 2.2)
     fooled = int((after != labels).sum())
     return figure, (
         f"{len(clean)} images of {dataset}, the perturbation of each magnified {factor} times, and their sum. "
         f"The standard network mistakes {fooled} of the {len(clean)} attacked images."
     )
+
+
+def answered(
+    classes: Sequence[str],
+    predicted: npt.NDArray[np.integer],
+    labels: npt.NDArray[np.integer],
+    confidence: npt.NDArray[np.floating] | None = None,
+    letters: int = style.WORD,
+) -> list[tuple[str, bool]]:
+    """What stands below each image: the class that the network says (k,), right or not, and how sure it is."""
+    sure = [""] * len(labels) if confidence is None else [f"\n{100 * value:.0f} %" for value in confidence]
+    return [
+        (f"{style.short(classes[int(said)], letters)} {'✓' if said == label else '✗'}{more}", bool(said == label))
+        for said, label, more in zip(predicted, labels, sure, strict=True)
+    ]
+
+
+def strips(rows: Mapping[str, Strip], height: float, titles: Sequence[str] = ()) -> "Figure":
+    """Rows of images, one column wide, each named at its left, with the answers below them; `titles` above all."""
+    from matplotlib import pyplot as plt
+
+    columns = len(next(iter(rows.values()))[0])
+    figure, grid = plt.subplots(len(rows), columns, figsize=(COLUMN, height), squeeze=False)
+    for axes, (name, (pictures, answers)) in zip(grid, rows.items(), strict=True):
+        axes[0].set_ylabel(name, fontsize=6)
+        for column, (cell, picture) in enumerate(zip(axes, pictures, strict=True)):
+            style.picture(cell, picture)
+            if answers is not None:
+                text, right = answers[column]
+                size = 6 if "\n" not in text else 5.2
+                cell.set_xlabel(text, fontsize=size, labelpad=2, color=RIGHT if right else WRONG)
+    for cell, title in zip(grid[0], titles, strict=False):
+        cell.set_title(title, fontsize=5, pad=2)
+    return figure

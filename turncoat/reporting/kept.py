@@ -48,7 +48,7 @@ def settings_of(stated: Mapping[str, Any]) -> dict[str, Any]:
     """Of all settings, those of the study's own arms, data sets and suite."""
     study = stated["study"]
     own = {
-        "arms": study["arms"],
+        "arms": [*study["arms"], *study.get("tuning", {}).get("arms", [])],
         "pretrained": study.get("pretrained", []),
         "datasets": study["datasets"],
         "suites": [study["suite"]],
@@ -58,7 +58,7 @@ def settings_of(stated: Mapping[str, Any]) -> dict[str, Any]:
         section: {dataset: {name: of[dataset][name] for name in own[section]} for dataset in study["datasets"]}
         for section, of in stated["resolved"].items()
     }
-    says = {arm: text for arm, text in stated["says"].items() if arm in study["arms"]}
+    says = {arm: text for arm, text in stated["says"].items() if arm in own["arms"]}
     rest = {name: stated[name] for name in ("perturbations", "universal") if stated.get(name)}
     return {"study": study, **kept, **rest, "says": says, "resolved": resolved}
 

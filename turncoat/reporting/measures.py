@@ -118,6 +118,14 @@ def curve(study: Study, dataset: str, arm: str) -> list[tuple[float, Estimate]]:
     return [(epsilon, replace(value, blocked=blocked and epsilon > 0)) for epsilon, value in found if value]
 
 
+def epochs(study: Study, dataset: str, arm: str, column: str) -> list[tuple[int, float]]:
+    """(epoch, percent) of a validation column, the mean over seeds, for epochs at which every seed was looked at."""
+    histories = [study.history(cell) for cell, _ in study.of(dataset, arm)]
+    runs = [{row["epoch"]: row[column] for row in history if column in row} for history in histories]
+    common = [epoch for epoch in runs[0] if all(epoch in run for run in runs)] if runs else []
+    return [(epoch, 100 * mean([run[epoch] for run in runs])) for epoch in common]
+
+
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean; the values are there by contract."""
     return sum(values) / len(values)

@@ -3,7 +3,6 @@
 This module gathers what the templates show; what a number means and how it looks is decided in templates/.
 """
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +13,23 @@ from markupsafe import Markup
 
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256
-from turncoat.reporting import style
+from turncoat.reporting import pictures, style, words
 from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Claim, Paper
+from turncoat.reporting.conclusions import conclude
 from turncoat.reporting.drawing import Drawn
 from turncoat.reporting.measures import NORMS, accuracy
 from turncoat.reporting.record import Cell
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
-from turncoat.reporting.tables import p_text, points
+from turncoat.reporting.tables import beside, p_text, points
 from turncoat.reporting.verdicts import WORDS, Verdict, margin_text
 
 if TYPE_CHECKING:
     import jinja2
+
+
+SPELT = dict(enumerate(("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")))
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ def render(
     """The page as HTML. The figures must lie in reports/figures/ already; the same files give the same bytes."""
     templates = environment()
     templates.filters |= {"points": points, "p": p_text, "slug": lambda word: str(word).replace(" ", "-")}
+    templates.filters |= {"spelt": lambda count: SPELT.get(count, str(count))}
     papers = [chapter.paper for chapter in chapters]
-    pictures = [(figure, _uri(study, figure)) for figure in drawn]
+    claims = [_claim_row(study, paper, claim, verdicts) for paper in papers for claim in paper.claims]
+    concluded = [conclude(paper, verdicts, dataset) for paper in papers for dataset in study.settings.study.datasets]
     page = templates.get_template("report.html.j2").render(
         study=study,
         settings=study.settings,
@@ -57,15 +62,29 @@ def render(
         words=WORDS,
         papers=papers,
         summary=_summary(papers, verdicts),
-        claims=[_claim_row(study, paper, claim, verdicts) for paper in papers for claim in paper.claims],
+        claims=claims,
+        conclusions=concluded,
+        met=[word for word in WORDS if any(word in _words(row) for row in claims if row["claim"].kind == "headline")],
+        terms=words.met(row["claim"].says for row in claims if row["claim"].kind == "headline"),
+        attacks={name: words.attack(plan) for name, plan in _suite(study).items()},
+        reach={paper.name: _reach([row for row in claims if row["paper"] is paper]) for paper in papers},
+        marks="".join(said.after for said in concluded) + _marks(claims),
+        few=pictures.LEAST,
+        reach_of_heads=_reach([row for row in claims if row["claim"].kind == "headline"]),
         results={paper.name: _results(paper, verdicts) for paper in papers},
         explorer=_explorer(study),
         metrics=_metrics(study),
         tables=made,
+        reported={
+            name: short
+            for paper in papers
+            for dataset in study.datasets
+            if (name := f"{paper.name}-{dataset}") in made and (short := beside(paper, made[name], dataset))
+        },
         own_tables={chapter.paper.name: list(chapter.tables) for chapter in chapters},
         diagrams={chapter.paper.name: diagram(chapter) for chapter in chapters},
         says=study.settings.says,
-        pictures=pictures,
+        pictures=pictures.of_page(study.root / "reports" / "figures", drawn),
         looks=style.looks(study.settings.study.arms, study.settings.arms),
         provenance=_provenance(study),
         altered=_altered(study),
@@ -103,10 +122,33 @@ def environment() -> "jinja2.Environment":
     )
 
 
-def _uri(study: Study, figure: Drawn) -> str:
-    """The figure's SVG as a data URI: inside an <img> its ids cannot meet those of another figure."""
-    content = (study.root / "reports" / "figures" / f"{figure.name}.svg").read_bytes()
-    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+def _suite(study: Study) -> Mapping[str, Mapping[str, Any]]:
+    """The suite's attacks that some record met; all of them before anything was run."""
+    attacks = study.settings.suites[study.settings.study.suite].attacks
+    met = {name for dataset in study.datasets for name in study.met(dataset)}
+    return {name: plan for name, plan in attacks.items() if name in met or not met}
+
+
+def _marks(claims: Sequence[Mapping[str, Any]]) -> str:
+    """The marks that stand beside headline claims."""
+    of = [verdict for row in claims if row["claim"].kind == "headline" for verdict in row["verdicts"]]
+    return "‡" * any(verdict.note for verdict in of) + "§" * any(verdict.alone for verdict in of)
+
+
+def _words(row: Mapping[str, Any]) -> list[str]:
+    return [verdict.word for verdict in row["verdicts"]]
+
+
+def _reach(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The largest bound of the claims' intervals, and of what was reported, without sign: the scale of their bars."""
+    found = [1.0]
+    for row in rows:
+        for verdict in row["verdicts"]:
+            if verdict.interval:
+                found += [abs(bound) for bound in verdict.interval]
+                if row["claim"].reported != "unavailable":
+                    found.append(abs(row["claim"].reported.points))
+    return max(found)
 
 
 def _summary(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> dict[str, dict[str, Counter[str]]]:
@@ -173,7 +215,7 @@ def _explorer(study: Study) -> list[dict[str, Any]]:
                 Number(v.text, v.mean, " ".join(_source(study, cell, metric) for cell, record in cells)) if v else None
                 for metric, v in values.items()
             ]
-            steps = " ".join(f"finetune@{cell.key} evaluate@{cell.key}" for cell, _ in cells)
+            steps = " ".join(stage for cell, _ in cells for stage in cell.stages)
             own = study.command(cells[0][0]) if cells[0][0] in study.beside else f"dvc repro -f -s {steps}"
             rows.append(_row(dataset, arm, f"mean of {len(cells)}", "mean", numbers, own))
             for cell, _ in cells:

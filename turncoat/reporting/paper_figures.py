@@ -1,5 +1,6 @@
-"""Figures that every paper has: arms, components, claims' effects, a setting swept, best against last."""
+"""Figures that every paper has with arms and claims of its own: effects, what is compared, a setting swept."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,40 +14,14 @@ from turncoat.reporting.verdicts import Verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LADDER = {"clean": "o", "pgd-20": "s", "worst": "D"}
-
-
-def components(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """Arms one below the other, each with its clean, PGD-20 and worst-case accuracy and their intervals."""
-    rows = {arm: {metric: accuracy(study, dataset, arm, metric) for metric in LADDER} for arm in arms}
-    shown = [metric for metric in LADDER if any(row[metric] for row in rows.values())]
-    if len(shown) < 2:
-        return None
-    figure, axes = style.rows(list(rows))
-    for place, (arm, row) in enumerate(rows.items()):
-        for metric in shown:
-            if value := row[metric]:
-                look: dict[str, Any] = {"color": looks[arm].colour, "marker": LADDER[metric], "markeredgewidth": 0.7}
-                fill = "white" if metric == "clean" else looks[arm].colour
-                axes.errorbar(value.mean, place, xerr=error_bar(value), markerfacecolor=fill, elinewidth=0.7, **look)
-    for metric in shown:
-        fill = "white" if metric == "clean" else style.GREY
-        axes.plot([], [], color=style.GREY, marker=LADDER[metric], linestyle="none", markerfacecolor=fill, label=metric)
-    axes.set(xlabel="accuracy (%)")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(shown))
-    last = {arm: value for arm, row in rows.items() if (value := row[shown[-1]])}
-    return figure, (
-        f"Accuracy of {len(rows)} arms on {dataset}, one row each: {', '.join(shown)}, with 95 % intervals. "
-        f"{shown[-1].capitalize()}: {leader(last)}."
-    )
-
 
 def effects(dataset: str, claims: Sequence[Claim], verdicts: Mapping[str, Verdict]) -> Picture:
     """The effect of every decided claim with its interval, the reported effect beside it as a diamond."""
     known = [(claim, verdict) for claim in claims if (verdict := verdicts.get(claim.id)) and verdict.interval]
     if not known:
         return None
-    figure, axes = style.rows([claim.id for claim, _ in known])
+    says = [textwrap.fill(claim.says, 50) for claim, _ in known]
+    figure, axes = style.rows(says, style.WIDE)
     for place, (claim, verdict) in enumerate(known):
         if verdict.effect is not None and verdict.interval is not None:
             bar = [[verdict.effect - verdict.interval.low], [verdict.interval.high - verdict.effect]]
@@ -129,7 +104,7 @@ def sweep(study: Study, dataset: str, swept: Sweep, looks: Mapping[str, Look]) -
         aside = (line - (len(lines) - 1) / 2) * 0.012  # so that no interval hides another
         at = [x * (1 + 2 * aside) if min(settings) >= 10 else x + aside * max(settings) for x, _ in points]
         heights = [value.mean for _, value in points]
-        axes.errorbar(at, heights, yerr=bars, elinewidth=0.7, label=name, **looks[name].line)
+        axes.errorbar(at, heights, yerr=bars, elinewidth=0.7, label=name, **style.joined(looks[name].line, points))
     axes.set(xlabel=swept.label, ylabel=f"{swept.metric} accuracy (%)")
     if min(settings) >= 10:  # of numbers of images, not of weights
         style.log_axis(axes, settings)
@@ -143,26 +118,21 @@ def sweep(study: Study, dataset: str, swept: Sweep, looks: Mapping[str, Look]) -
     return figure, f"{swept.metric} accuracy on {dataset} against {swept.label}, with 95 % intervals. {said}."
 
 
-def checkpoints(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
-    """PGD-20 accuracy of the checkpoint that validation chose and of the last one: what robust overfitting costs."""
-    pairs = {arm: [accuracy(study, dataset, arm, "pgd-20", which) for which in ("best", "last")] for arm in arms}
-    shown = {arm: (best, last) for arm, (best, last) in pairs.items() if best and last}
-    if not shown:
-        return None
-    figure = twins(shown, ("best on validation", "last epoch"), "accuracy under PGD-20 (%)", looks)
-    gaps = {arm: best.mean - last.mean for arm, (best, last) in shown.items()}
-    widest = max(gaps, key=lambda arm: abs(gaps[arm]))
-    return figure, (
-        f"PGD-20 accuracy of the best and the last checkpoint of {len(shown)} arms on {dataset}, with 95 % intervals. "
-        f"The means are furthest apart for {widest}: {shown[widest][0].text} % best, {shown[widest][1].text} % last."
-    )
-
-
 def twins(
-    shown: Mapping[str, tuple[Estimate, Estimate]], names: tuple[str, str], label: str, looks: Mapping[str, Look]
+    shown: Mapping[str, tuple[Estimate, Estimate]],
+    names: tuple[str, str],
+    label: str,
+    looks: Mapping[str, Look],
+    groups: Mapping[str, int] | None = None,
 ) -> "Figure":
-    """Arms one below the other, each with two values and their intervals; the second is hollow."""
+    """Arms one below the other, each with two values and their intervals; the second is hollow.
+
+    Args:
+        groups: how many rows belong together, by what they are called.
+    """
     figure, axes = style.rows(list(shown))
+    if groups:
+        style.parted(axes, groups)
     for place, (arm, values) in enumerate(shown.items()):
         for shift, value, fill in zip((-0.13, 0.13), values, (looks[arm].colour, "white"), strict=True):
             look: dict[str, Any] = looks[arm].point | {"marker": "o", "markerfacecolor": fill, "markeredgewidth": 0.7}

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from turncoat.tuning import SUFFIX
+
 
 @dataclass(frozen=True, order=True)
 class Cell:
@@ -24,9 +26,15 @@ class Cell:
         return f"{self.dataset}-{self.arm}-{self.seed}"
 
     @property
+    def stages(self) -> list[str]:
+        """DVC's names of the stages that train and evaluate it."""
+        own = SUFFIX if self.arm.endswith(SUFFIX) else ""
+        return [f"{stage}{own}@{self.key}" for stage in ("finetune", "evaluate")]
+
+    @property
     def command(self) -> str:
         """The shell command that makes this cell's record anew, from its training on."""
-        return f"dvc repro -f -s finetune@{self.key} evaluate@{self.key}"
+        return f"dvc repro -f -s {' '.join(self.stages)}"
 
 
 class _Read(BaseModel):
@@ -238,6 +246,26 @@ class Cost(_Read):
     parameters: int
 
 
+class Trial(_Read):
+    """One point of a tuned arm's grid, and its share on validation at each seed of tuning; None: training failed."""
+
+    values: dict[str, Any]
+    validation: list[float | None]
+
+
+class Tuning(_Read):
+    """How the settings of a tuned arm were settled. `metric`: clean or robust; passes are of all trials."""
+
+    grid: dict[str, list[Any]]
+    own: dict[str, Any]
+    metric: str
+    seeds: list[int]
+    trials: list[Trial]
+    chosen: dict[str, Any]
+    forward: int
+    backward: int
+
+
 class _Identity(_Read):
     dataset: str
     arm: str
@@ -267,6 +295,7 @@ class Record(_Read):
     examples: dict[str, str]
     weights: dict[str, str]
     command: str | None = None
+    tuning: Tuning | None = None
 
     def blocking(self, metric: str) -> list[RecordedFlag]:
         """The blocking flags on a metric: those of that attack alone, and those of all if it is under attack."""

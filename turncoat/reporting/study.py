@@ -16,6 +16,7 @@ from turncoat.files import read_json, sha256
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.statistics import Outcomes
 from turncoat.settings import Settings
+from turncoat.tuning import put
 
 Section: TypeAlias = Literal["arms", "pretrained"]  # of the settings, where networks to train are described
 
@@ -218,7 +219,15 @@ def read_record(path: Path, command: str) -> Record:
 
 def _departure(record: Record, cell: Cell, settings: Settings, resolve: Resolve) -> str | None:
     """The first setting of params.yaml that the record was not made with, as a dotted path, or None."""
-    found = _difference(resolve(cell.dataset, cell.arm), record.settings.get("arm"), f"arms.{cell.arm}")
+    expected = resolve(cell.dataset, cell.arm)
+    if (grid := settings.arms[cell.arm].get("tune")) is not None:  # what the trials came to stands in the record alone
+        if record.tuning is None or record.tuning.grid != grid:
+            return f"arms.{cell.arm}.tune"
+        plan = settings.study.tuning
+        if record.tuning.seeds != plan.seeds or len(record.tuning.trials) != len(plan.trials):
+            return "study.tuning"
+        expected = put(expected, record.tuning.chosen)
+    found = _difference(expected, record.settings.get("arm"), f"arms.{cell.arm}")
     return found or met_otherwise(record, cell, settings)
 
 

@@ -6,10 +6,11 @@ channel: for print in grey, and for more arms than there are colours.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,12 +29,15 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # as many as 
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 COLUMN = 3.4  # inches: one column of a paper
+WIDE = 5.6  # inches: of small multiples, and of words beside an axis
 FORMATS = ("pdf", "svg", "png")
 SHORT = 4  # letters of a class name below a small picture
 WORD = 8  # letters below a larger one
 LEGEND = (6.2, 5.6)  # points: the usual size, and one for long names
 ROW = 0.125  # inches a legend's row takes
 GREY = "#555555"  # of what is no arm's: rules, keys, markers in legends
+FAINT = "#c4c4c4"  # of arms that a panel is not about
+ON_LIGHT, ON_DARK = "#010101", "#fefefe"  # text on a shade, whatever the page behind it: see `dark`
 
 Picture: TypeAlias = "tuple[Figure, str] | None"  # with the words that stand for it
 
@@ -87,9 +91,16 @@ def paper() -> Iterator[None]:
 
 
 def shades(
-    grid: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str]
+    grid: Sequence[Sequence[float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    marks: Mapping[tuple[int, int], str] = MappingProxyType({}),
 ) -> "tuple[Figure, Axes]":
-    """A table of percentages as shades with the numbers in it, one column of a paper wide; None is not measured."""
+    """A table of percentages as shades with the numbers in it, one column of a paper wide; None is not measured.
+
+    Args:
+        marks: (row, column) -> what stands behind the number.
+    """
     from matplotlib import pyplot as plt
 
     values = np.array([[np.nan if value is None else value for value in row] for row in grid], dtype=float)
@@ -101,10 +112,10 @@ def shades(
         axes.text(
             column,
             row,
-            f"{value:.1f}" if known else "–",
+            f"{value:.1f}{marks.get((row, column), '')}" if known else "–",
             ha="center",
             va="center",
-            color="white" if known and value < 55 else "black",  # where cividis turns light
+            color="black" if not known else ON_DARK if value < 55 else ON_LIGHT,  # where cividis turns light
             fontsize=6.2 if len(columns) < 9 else 5.2,
         )
     turn: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
@@ -116,6 +127,29 @@ def shades(
     return figure, axes
 
 
+def by_class(table: Mapping[str, Mapping[str, float]], label: str) -> "Figure":
+    """{row: {column: percent}} as shades, every row with the columns of the first."""
+    figure, axes = shades([list(row.values()) for row in table.values()], list(table), list(next(iter(table.values()))))
+    axes.set(xlabel=label)
+    return figure
+
+
+def joined(look: Mapping[str, Any], points: Sequence[Any]) -> dict[str, Any]:
+    """The look of a line; of two points or fewer, markers alone: a line would tell of what lies between."""
+    return dict(look) if len(points) > 2 else dict(look) | {"linestyle": "none", "marker": look.get("marker") or "."}
+
+
+def parted(axes: "Axes", groups: Mapping[str, int]) -> None:
+    """Rule off groups of rows, so many rows each, and name each group at the right end of its first row."""
+    first = 0
+    for name, count in groups.items():
+        if first:
+            axes.axhline(first - 0.5, color=GREY, linewidth=0.4)
+        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+        axes.annotate(name, (1.02, first), fontsize=6, fontweight="bold", **where)
+        first += count
+
+
 def canvas(height: float, arms: int = 0) -> "tuple[Figure, Axes]":
     """A figure one column wide, `height` inches high, with room below the axes for a legend of so many arms."""
     from matplotlib import pyplot as plt
@@ -123,11 +157,12 @@ def canvas(height: float, arms: int = 0) -> "tuple[Figure, Axes]":
     return plt.subplots(figsize=(COLUMN, height + legend_height(arms)))
 
 
-def rows(names: Sequence[str]) -> "tuple[Figure, Axes]":
-    """A figure with one named row each, the first on top."""
+def rows(names: Sequence[str], width: float = COLUMN) -> "tuple[Figure, Axes]":
+    """A figure with one named row each, the first on top; a name may take several lines."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(COLUMN, 0.95 + 0.19 * len(names)))
+    lines = max(1.0, *(1 + 0.6 * name.count("\n") for name in names)) if names else 1.0
+    figure, axes = plt.subplots(figsize=(width, 0.95 + 0.19 * lines * len(names)))
     axes.set_yticks(range(len(names)), list(names))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)

@@ -8,10 +8,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from turncoat.reporting import tuning
 from turncoat.reporting.chapter import Chapter
-from turncoat.reporting.claims import Paper
-from turncoat.reporting.figures import epochs
-from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, mean, training_passes
+from turncoat.reporting.claims import Paper, ReportedValue
+from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, epochs, mean, training_passes
 from turncoat.reporting.statistics import MOST_SEEDS, POWER
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
@@ -19,8 +19,8 @@ from turncoat.reporting.verdicts import Verdict
 
 NOT_RUN = "not run"
 ALONE = " §"  # beside a p-value below 0.05 that Holm's adjustment takes above it
-PASSES = ("forward (1000)", "backward (1000)")
-PASSES_MEAN = "forward and backward passes, in thousands of images"
+PASSES = "passes (1000)"
+PASSES_MEAN = "forward + backward passes, in thousands of images"
 
 
 def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
@@ -31,7 +31,7 @@ def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
     for arm, values in zip(arms, found, strict=True):
         seeds = len(study.of(dataset, arm))
         shown = (value.text if value else ("–" if seeds else NOT_RUN) for value in values)
-        rows.append([arm, *shown, str(seeds), *passes(study, dataset, arm)])
+        rows.append([arm, *shown, str(seeds), passes(study, dataset, arm)])
     tops = [best([values[column] for values in found]) for column in range(len(metrics))]
     bold = {(row, column + 1) for column, row in enumerate(tops) if row is not None}
     threat = study.settings.datasets[dataset].threat
@@ -41,16 +41,16 @@ def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
         "mean over seeds ± half of the 95 % interval over seeds and images (one seed: over images alone); "
         f"what training took: {PASSES_MEAN}"
     )
-    return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds", *PASSES], rows, frozenset(bold))
+    return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds", PASSES], rows, frozenset(bold))
 
 
-def passes(study: Study, dataset: str, arm: str) -> tuple[str, str]:
-    """Forward and backward passes of an arm's whole training, in thousands of images, mean over seeds."""
+def passes(study: Study, dataset: str, arm: str) -> str:
+    """`120 + 110`: forward and backward passes of an arm's whole training, in thousands of images, mean over seeds."""
     costs = [record.cost.training for _, record in study.of(dataset, arm)]
     if not costs:
-        return "–", "–"
+        return "–"
     forward, backward = (mean([cost.images * getattr(cost, way) for cost in costs]) for way in ("forward", "backward"))
-    return f"{forward / 1000:,.0f}", f"{backward / 1000:,.0f}"
+    return f"{forward / 1000:,.0f} + {backward / 1000:,.0f}"
 
 
 def best(column: Sequence[Estimate | None]) -> int | None:
@@ -157,14 +157,35 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
                     for arm, value in zip(arms, found, strict=True)
                 ]
             )
-    header += PASSES
-    columns += [[passes(study, dataset, arm)[way] for arm in arms] for way in (0, 1)]
+    header.append(PASSES)
+    columns.append([passes(study, dataset, arm) for arm in arms])
     settings = "; ".join(dict.fromkeys(value.setting for value in paper.reported))
     caption = f"{paper.short}: accuracy in percent. Measured on {dataset}, with training's {PASSES_MEAN}. " + (
         f"Reported: {settings}" if settings else "No accuracy of the paper's could be read"
     )
     rows = [list(row) for row in zip(arms, *columns, strict=True)]
     return Table(f"{paper.name}-{dataset}", caption, header, rows, frozenset(bold))
+
+
+def beside(paper: Paper, table: Table, dataset: str) -> Table | None:
+    """Of a paper's table what was both reported and measured; None where no number was. The main table has the rest."""
+    reported = {(value.arm, value.metric): value for value in paper.reported}
+    arms = [row[0] for row in table.rows]
+    kept: dict[tuple[int, int], ReportedValue] = {}
+    for j, head in enumerate(table.header):
+        for i, row in enumerate(table.rows):
+            value = reported.get((row[0], head.removesuffix(", measured")))
+            if value and head.endswith(", measured") and row[j] not in ("–", NOT_RUN):
+                kept[i, j] = value
+    if not kept:
+        return None
+    rows = [
+        [arms[i], value.metric, value.setting, f"{value.value:.2f}", table.rows[i][j]]
+        for (i, j), value in sorted(kept.items(), key=lambda entry: entry[0])
+    ]
+    caption = f"{paper.short}: accuracy in percent, as reported and as measured on {dataset}"
+    header = ["arm", "measure", "reported for", "reported", "measured"]
+    return Table(f"{table.name}-beside", caption, header, rows, align="lllrr")
 
 
 def _in_order(study: Study, metrics: Sequence[str]) -> list[str]:
@@ -176,16 +197,16 @@ def _in_order(study: Study, metrics: Sequence[str]) -> list[str]:
 
 
 def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset: str) -> Table:
-    """Every claim that was, or could have been, decided on the data set."""
+    """Every claim with an effect on the data set, in words; how many have none, and why, the page says."""
     claims = {claim.id: claim for paper in papers for claim in paper.claims}
     rows = []
     for verdict in verdicts:
-        if verdict.dataset == dataset:
+        if verdict.dataset == dataset and verdict.effect is not None:
             reported = claims[verdict.claim].reported
             rows.append(
                 [
-                    verdict.claim,
-                    verdict.word + (", our reading" if verdict.our_reading and verdict.word != "not run" else ""),
+                    claims[verdict.claim].says,
+                    verdict.word + ", tuned" * verdict.tuned + ", our reading" * verdict.our_reading,
                     points(verdict.effect) + BLOCKED * bool(verdict.note),
                     f"[{points(verdict.interval.low)}, {points(verdict.interval.high)}]" if verdict.interval else "–",
                     p_text(verdict.p_value),
@@ -194,13 +215,18 @@ def verdict_table(papers: Sequence[Paper], verdicts: Sequence[Verdict], dataset:
                     "–" if reported == "unavailable" else points(reported.points),
                 ]
             )
+    tuned = any(verdict.tuned for verdict in verdicts if verdict.dataset == dataset)
     caption = (
         f"Verdicts on {dataset}: effect in percentage points with its 95 % interval over seeds and images, p of the "
         "same statistic, alone and after Holm for all claims tested, how many seeds would decide what is inconclusive "
         f"(power {POWER:g}), and the effect that was reported"
     )
+    if rest := sum(verdict.dataset == dataset and verdict.effect is None for verdict in verdicts):
+        caption += f"; {rest} more claims are not run"
     if any(ALONE in text for row in rows for text in row):
         caption += f".{ALONE} the direction holds alone, not after Holm"
+    if tuned:
+        caption += ". Tuned: of both arms at the setting that as many trials on the validation split found"
     return Table(
         f"verdicts-{dataset}",
         caption,
@@ -234,6 +260,7 @@ def write(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict]
     for dataset in study.datasets:
         tables.append(main_table(study, dataset, study.settings.study.arms))
         tables += [make(study, dataset) for make in (seeds_table, checkpoints_table, cost_table)]
+        tables += [found for found in [tuning.table(study, dataset)] if found]
         for chapter in chapters:
             paper = chapter.paper
             if arms := study.arms_of(dataset, paper.name, list(paper.arms)):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from turncoat.reporting import tuning
 from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.contrast import Contrast, contrast
 from turncoat.reporting.record import Cell
@@ -27,6 +28,7 @@ Word = Literal[
 ]
 WORDS: tuple[Word, ...] = get_args(Word)
 DECIDED = WORDS[:5]  # by an interval over seeds and images: the family of tests that Holm's adjustment is over
+HOLDS = WORDS[:2]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class Verdict:
     seeds: tuple[int, ...] = ()
     cells: tuple[Cell, ...] = ()
     note: str = ""  # what the word does not say, to be read beside it
+    tuning: str = ""  # of two arms: whether they are tuned ones, and then what the arms as given come to
+
+    @property
+    def tuned(self) -> bool:
+        """Whether both arms are at the best setting that as many trials found."""
+        return self.tuning.startswith("tuned")
 
     @property
     def alone(self) -> bool:
@@ -75,8 +83,23 @@ def adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
-    """The verdict on one claim on one data set."""
+    """The verdict on one claim on one data set: on the tuned arms where the study has both, else on those named."""
     measured = claim.measurement(dataset)
+    given = _judged(study, paper, claim, dataset, measured)
+    if measured.arm == measured.against or dataset not in study.settings.study.datasets:
+        return given
+    pair = tuning.tuned_pair(study, dataset, (measured.arm, measured.against))
+    if isinstance(pair, str):
+        return replace(given, tuning=pair) if given.effect is not None else given
+    tuned = measured.model_copy(update={"arm": pair[0], "against": pair[1]})
+    beside = f"the arms as given: {given.word}"
+    if given.effect is not None and given.interval:
+        numbers = f"{given.effect:+.1f} [{given.interval.low:+.1f}, {given.interval.high:+.1f}]"
+        beside += f", {numbers} points".replace("-", "−")
+    return replace(_judged(study, paper, claim, dataset, tuned), tuning=f"{tuning.how(study, dataset, pair)}; {beside}")
+
+
+def _judged(study: Study, paper: Paper, claim: Claim, dataset: str, measured: Measurement) -> Verdict:
     own = own_setting(study, claim, dataset)
 
     def verdict(word: Word, why: str, **numbers: object) -> Verdict:
@@ -96,7 +119,7 @@ def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
         numbers["note"] = _note(dict.fromkeys([measured.metric, second]), found.notes)
     if barring := [flag for flag in found.flags if flag not in found.notes]:
         return verdict("unreliable", f"flagged: {'; '.join(barring)}", **numbers)
-    if shortfall := _shortfall(study, claim, dataset):
+    if shortfall := _shortfall(study, claim, dataset, measured.arm):
         return verdict("unreliable", shortfall, **numbers)
     word, why = rule(measured, found.interval, len(found.seeds), own)
     if word == "inconclusive":
@@ -131,11 +154,10 @@ def _note(attacks: Iterable[str], flags: Sequence[str]) -> str:
     return f"{names} overstates ({'; '.join(flags)}): read it as accuracy under {names}, not as robustness"
 
 
-def _shortfall(study: Study, claim: Claim, dataset: str) -> str | None:
+def _shortfall(study: Study, claim: Claim, dataset: str, arm: str) -> str | None:
     """Why training was not what the claim speaks of, on some seed of its first arm; None where nothing is asked."""
-    if claim.needs is None:
+    if (needs := claim.needs) is None:
         return None
-    arm, needs = claim.measurement(dataset).arm, claim.needs
     shares = study.trained(dataset, arm, needs.column)
     if any(share is None for share in shares):
         return f"training {arm} left no {needs.column}, which is to be {100 * needs.least:g} % or more"

@@ -1,7 +1,7 @@
 """The one training loop, which knows no method, and what it stands on."""
 
 from turncoat.training.cell import given_cell, initialised, train_cell
-from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file, fingerprint
+from turncoat.training.checkpoint import Checkpoint, Scratch, duration, duration_file, fingerprint
 from turncoat.training.compute import Compute, resolve
 from turncoat.training.loop import Trainable, Trained, fit
 from turncoat.training.schedule import learning_rate
@@ -12,6 +12,7 @@ __all__ = [
     "Scratch",
     "Trainable",
     "Trained",
+    "duration",
     "duration_file",
     "fingerprint",
     "fit",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,13 +30,14 @@ def train_cell(
     folder: Path,
     validate: Callable[[nn.Module], dict[str, float]],
     log: Callable[[int, dict[str, float]], None],
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Train (or go on training) one cell and write its files: weights, history.json, training.json.
 
     Args:
         cell: dataset, arm, seed. settings: all that the result hangs on. key: its `fingerprint`.
         folder: where the files go; written when training is complete, each whole or not at all.
-        log: called with (epoch, row) after each epoch.
+        log: called with (epoch, row) after each epoch. about: what training.json says besides.
 
     Returns: the content of training.json.
     """
@@ -53,7 +55,9 @@ def train_cell(
         )
         deployed = method.deploy(method.model)
         best = outcome.history[outcome.best_epoch - 1]
-        summary = _write(folder, deployed, outcome, best, cell=cell, settings=settings, key=key, epochs=schedule.epochs)
+        summary = _write(
+            folder, deployed, outcome, best, cell=cell, settings=settings, key=key, epochs=schedule.epochs, about=about
+        )
         write_json(duration_file(key), {"seconds": round(checkpoint.seconds, 2)})
         scratch.clear()
     return summary
@@ -93,12 +97,13 @@ def _write(
     key: str,
     epochs: int,
     given: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Weights, history.json and training.json. `best`: the row of the history that was chosen."""
-    about = {"given": dict(given)} if given else {}
+    source = {"given": dict(given)} if given else {}
     folder.mkdir(parents=True, exist_ok=True)
-    _publish(folder / "best.safetensors", deployed, outcome.best, cell, key, **about)
-    _publish(folder / "last.safetensors", deployed, outcome.last, cell, key, **about)
+    _publish(folder / "best.safetensors", deployed, outcome.best, cell, key, **source)
+    _publish(folder / "last.safetensors", deployed, outcome.last, cell, key, **source)
     write_json(folder / "history.json", outcome.history)
     seen = max(outcome.passes["images"], 1)
     summary = {
@@ -114,6 +119,7 @@ def _write(
         },
         "parameters": models.parameter_count(deployed),
         "settings": dict(settings),
+        **source,
         **about,
         "weights": {name: sha256(folder / f"{name}.safetensors") for name in ("best", "last")},
     }

@@ -41,6 +41,12 @@ def duration_file(key: str) -> Path:
     return Path(".scratch") / "durations" / f"{key}.json"
 
 
+def duration(keys: Iterable[str]) -> float | None:
+    """Seconds that trainings took in all; None where it is not known of one, for its weights came out of a cache."""
+    files = [duration_file(key) for key in keys]
+    return sum(json.loads(file.read_text())["seconds"] for file in files) if all(map(Path.exists, files)) else None
+
+
 class Scratch:
     """The locked folder of one piece of work; `with Scratch(key, "training digits/pgd/0") as scratch: ...`.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from turncoat.data.batches import Batch, DeviceSplit, batches, batches_an_epoch
-from turncoat.errors import TurncoatError
+from turncoat.errors import Diverged
 from turncoat.settings import TrainingSettings
 from turncoat.training.average import Average
 from turncoat.training.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ def fit(
         log: called with each new history row.
 
     Raises:
-        TurncoatError: the loss or a gradient is not finite; raised before the weights are touched, so the last
+        Diverged: the loss or a gradient is not finite; raised before the weights are touched, so the last
             checkpoint is good.
     """
     outcome = Trained()
@@ -146,7 +146,7 @@ def _epoch(
             sums[name] = sums[name] + value if name in sums else value.clone()
     passes["counting"] = 0
     if broken.item():
-        raise TurncoatError(
+        raise Diverged(
             f"epoch {epoch + 1}: the loss or a gradient is not finite; the weights before it are kept. "
             "Lower `lr`, or set compute.precision to float32"
         )

@@ -14,25 +14,6 @@ from turncoat.reporting import paper_figures
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import looks, paper
 
-ANALYSED = [
-    (figures.mismatch, "At the last batch norm standard has the most, 3.00, mediates 0.03."),
-    (figures.surface, "The loss bends the least for standard: 3.0."),
-    (figures.by_vulnerability, "5 bins of 20, 20, 20, 20, 20 images, clean and under PGD-20"),
-]
-
-
-@pytest.mark.parametrize(("drawer", "said"), ANALYSED)
-def test_a_figure_says_what_it_shows_and_comes_out_the_same(
-    study: Study, drawer: object, said: str, tmp_path: Path
-) -> None:
-    synthetic.check_figure(study, drawer, said, tmp_path)
-
-
-@pytest.mark.parametrize("drawer", [drawer for drawer, _ in ANALYSED])
-def test_without_an_analysis_there_is_no_figure(study: Study, drawer: object, tmp_path: Path) -> None:
-    (tmp_path / "reports/analysis/digits/analysis.json").unlink()
-    assert synthetic.draw(study, drawer) is None
-
 
 def test_the_branches_gap_is_drawn_where_there_are_branches(study: Study, tmp_path: Path) -> None:
     assert synthetic.draw(study, figures.branches) is None

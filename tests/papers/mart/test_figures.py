@@ -11,19 +11,6 @@ from turncoat.reporting.study import Study
 
 
 @pytest.mark.parametrize(
-    ("drawer", "said"),
-    [
-        (figures.subsets, "misclassified, weaker: "),
-        (figures.attacks, "Under PGD-20 mart has the highest mean, "),
-    ],
-)
-def test_a_figure_says_what_it_shows_and_comes_out_the_same(
-    study: Study, drawer: object, said: str, tmp_path: Path
-) -> None:
-    synthetic.check_figure(study, drawer, said, tmp_path)
-
-
-@pytest.mark.parametrize(
     ("shares", "said", "label"),
     [
         ((), "How much of the subset called misclassified is so was not recorded.", "misclassified"),

@@ -29,7 +29,12 @@ def branches(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
     figure, axes = style.canvas(2.1, len(lines))
     for arm, line in lines.items():
         marks = {"markevery": max(1, len(line) // 5)}
-        axes.plot([epoch for epoch, _ in line], [gap for _, gap in line], label=arm, **looks[arm].line | marks)
+        axes.plot(
+            [epoch for epoch, _ in line],
+            [gap for _, gap in line],
+            label=arm,
+            **style.joined(looks[arm].line, line) | marks,
+        )
     axes.set(xlabel="epoch", ylabel="gap of means (deviations)", ylim=(0, None))
     style.legend(figure, axes)
     said = ", ".join(f"{arm} {line[-1][1]:.3f}" for arm, line in lines.items())
@@ -67,7 +72,8 @@ def mismatch(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
             if group == "mediate":
                 look |= {"markerfacecolor": "white", "markeredgewidth": 0.8}
             left.plot(layers, [layer[group]["divergence"] for layer in gaps["layers"]], **look)
-        right.plot(range(len(GROUPS)), [gaps["features"][group]["distance"] for group in GROUPS], **looks[arm].line)
+        apart = [gaps["features"][group]["distance"] for group in GROUPS]
+        right.plot(range(len(GROUPS)), apart, **style.joined(looks[arm].line, apart))
         left.plot([], [], label=arm, **looks[arm].line | {"linestyle": "solid"})
     left.set_yscale("log")
     left.set(xlabel="batch norm, from the input on", ylabel="KL divergence from benign")

@@ -8,6 +8,7 @@ import numpy as np
 from turncoat.papers.atop.tables import PHASES, labels_of, pairs
 from turncoat.reporting import analysis, style
 from turncoat.reporting.chapter import Drawer
+from turncoat.reporting.images import answered, strips
 from turncoat.reporting.measures import Estimate, accuracy, error_bar
 from turncoat.reporting.statistics import wilson
 from turncoat.reporting.study import Study
@@ -75,8 +76,9 @@ def strength(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
             line = [row.mean() / found.told["scored"] for row in counts if row.min() >= 0]
             bands = [wilson(round(value * n), n) for value in line]
             look: dict[str, Any] = {"linestyle": dash, "marker": marker, "markersize": 3, "linewidth": 0.9}
+            look = style.joined(look | {"color": looks[arm].colour}, line)
             label = f"{count} draw{'s' * (count > 1)}"
-            axes.plot(range(len(line)), [100 * value for value in line], color=looks[arm].colour, label=label, **look)
+            axes.plot(range(len(line)), [100 * value for value in line], label=label, **look)
             low, high = ([100 * bound for bound in bounds] for bounds in zip(*bands, strict=True))
             axes.fill_between(range(len(line)), low, high, color=looks[arm].colour, alpha=0.12, linewidth=0)
             off = f", the last doubling took off {100 * (line[-2] - line[-1]):.1f}" if len(line) > 1 else ""
@@ -101,32 +103,22 @@ def on_the_way(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
     arm = _leading(study, dataset, shown).get("atop")
     if not found or arm is None:
         return None
-    from matplotlib import pyplot as plt
-
     images, labels = found.arrays["images"], found.arrays["labels"]
     attacked, seen, purified = (found.arrays[f"{key}-{arm}"] for key in ("attacked", "transformed", "purified"))
     plain, answers = found.arrays[f"answers-{arm}"]
-    classes = next(record.classes for _, record in study.of(dataset, arm))
+    classes = study.classes(dataset)
     changes = np.concatenate([attacked - images, purified - images])
     magnified, factor = style.magnified(changes)
     before, after = np.split(magnified, 2)
     rows = {
-        "image": (images, plain),
-        "attacked": (attacked, answers),
+        "image": (images, answered(classes, plain, labels)),
+        "attacked": (attacked, answered(classes, answers, labels)),
         f"change\n×{factor}": (before, None),
         "transformed": (seen, None),
         "purified": (purified, None),
         f"residual\n×{factor}": (after, None),
     }
-    figure, grid = plt.subplots(len(rows), len(images), figsize=(COLUMN, 3.9), squeeze=False)
-    for axes, (name, (pictures, said)) in zip(grid, rows.items(), strict=True):
-        axes[0].set_ylabel(name, fontsize=6)
-        for column, (cell, image) in enumerate(zip(axes, pictures, strict=True)):
-            style.picture(cell, image)
-            if said is not None:
-                right = said[column] == labels[column]
-                text = f"{style.short(classes[int(said[column])], style.WORD)} {'✓' if right else '✗'}"
-                cell.set_xlabel(text, fontsize=6, labelpad=2, color="#005a3c" if right else "#a33f00")
+    figure = strips(rows, 3.9)
     size = [float(np.abs(change).mean()) for change in (attacked - images, purified - images)]
     return figure, (
         f"{len(images)} images of {dataset} through {arm}: attacked, transformed (hidden parts grey), purified, and "

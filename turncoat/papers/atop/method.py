@@ -18,7 +18,7 @@ from turncoat.data.batches import Batch, DeviceSplit
 from turncoat.errors import TurncoatError
 from turncoat.methods.base import Method, Parts, accuracy, attack, cross_entropy
 from turncoat.models.purifier import Pipeline
-from turncoat.papers.atop.purifying import DefenceSettings, Game, adversarial, defended
+from turncoat.papers.atop.purifying import DefenceSettings, Game, defended, with_players
 from turncoat.settings import AttackSettings
 
 
@@ -91,7 +91,7 @@ class Atop(Method[AtopSettings]):
         # weight 0 instead of no term: the backward pass through the purifier is counted where the classifier's is
         weight = s.ce_weight if batch.epoch >= s.ce_after else 0.0
         loss = s.distance(stages if s.l1_over == "stages" else stages[:, -1:], target) + weight * supervised
-        return adversarial(self.model, loss, parts, target, rebuilt, hidden, s.gan_weight)
+        return with_players(self.model, loss, parts, target, rebuilt, hidden, s.gan_weight)
 
     def deploy(self, model: nn.Module) -> nn.Module:
         pipeline = model.generator if isinstance(model, Game) else model

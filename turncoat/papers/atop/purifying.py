@@ -145,7 +145,7 @@ class PurifierTraining(Method[PurifierSettings]):
         made = stages[:, -1]
         loss = self.settings.distance(stages, batch.images)
         parts = {"l1": (made.detach() - batch.images).abs().mean()}
-        return adversarial(self.model, loss, parts, batch.images, made, hidden, self.settings.gan_weight)
+        return with_players(self.model, loss, parts, batch.images, made, hidden, self.settings.gan_weight)
 
     def deploy(self, model: nn.Module) -> nn.Module:
         stages = model.generator if isinstance(model, Game) else model
@@ -153,7 +153,7 @@ class PurifierTraining(Method[PurifierSettings]):
         return Pipeline(self.transform, stages.purifier, self.classifier, self.settings.votes)
 
 
-def adversarial(
+def with_players(
     model: nn.Module, loss: Tensor, parts: Parts, real: Tensor, made: Tensor, masks: Tensor, weight: float
 ) -> tuple[Tensor, Parts]:
     """`loss` and `parts` with the terms of both players added, where `model` is a game."""

@@ -129,7 +129,7 @@ def fgsm_curves(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[
     for axes, kind in zip(panels, ("white-box", "transferred"), strict=True):
         for arm in shown:
             counts = found.told["fgsm"][arm][kind]
-            axes.plot(radii, [100 * count / n for count in counts], label=arm, **looks[arm].line)
+            axes.plot(radii, [100 * count / n for count in counts], label=arm, **style.joined(looks[arm].line, radii))
         axes.axvline(epsilon, color=style.GREY, linewidth=0.6, linestyle=(0, (2, 2)))
         axes.set(xlabel="radius ε of FGSM", title=kind, ylim=(0, 100), xlim=(0, None))
     panels[0].set_ylabel("accuracy (%)")
@@ -195,10 +195,7 @@ def universal(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[st
             rows[arm] = {seeds[0].target: 100 * mean([row.reached / row.n for row in seeds]) for seeds in targets}
     if not rows:
         return None
-    figure, axes = style.shades(
-        [list(row.values()) for row in rows.values()], list(rows), list(next(iter(rows.values())))
-    )
-    axes.set(xlabel="target class: images sent to it (%)")
+    figure = style.by_class(rows, "target class: images sent to it (%)")
     average = {arm: mean(list(row.values())) for arm, row in rows.items()}
     most = max(average, key=lambda arm: average[arm])
     return figure, (

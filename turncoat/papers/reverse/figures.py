@@ -1,7 +1,7 @@
 """Figures of reverse adversarial examples: accuracy by shift and severity, confidence before and after, images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,9 +10,12 @@ from turncoat.papers.reverse import tables
 from turncoat.reporting import analysis, style
 from turncoat.reporting.chapter import Drawer
 from turncoat.reporting.contrast import contrast
+from turncoat.reporting.images import answered, strips
 from turncoat.reporting.measures import accuracy, mean
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import COLUMN, Look, Picture
+
+T = TypeVar("T")
 
 LEADING = ("reverse", "denoiser", "bn-adapt", "finetuned-shifts")  # shown where they are there
 BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {  # of perturbed.json
@@ -98,16 +101,13 @@ def severities(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
         return None
     seen, names = study.of(dataset, arm)[0][1].seen, list(lines[arm])
     bounds = _bounds(study, dataset)
-    rows = -(-(len(names) + 1) // 4)
-    figure, grid = plt.subplots(rows, 4, figsize=(COLUMN, 1.25 * rows), sharex=True, sharey=True, squeeze=False)
+    down = -(-(len(names) + 1) // 4)
+    figure, grid = plt.subplots(down, 4, figsize=(COLUMN, 1.25 * down), sharex=True, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
-        for bound, (label, look) in BOUNDS.items():
-            if points := bounds.get((name, bound)):
-                axes.plot(list(points), list(points.values()), label=label, **look)
-        for other, found in lines.items():
-            if name in found:
-                look = looks[other].line | {"markersize": 3}
-                axes.plot(list(found[name]), list(found[name].values()), label=other, **look)
+        drawn = {label: (bounds.get((name, bound), {}), look) for bound, (label, look) in BOUNDS.items()}
+        drawn |= {other: (rows.get(name, {}), looks[other].line | {"markersize": 3}) for other, rows in lines.items()}
+        for label, (points, look) in met_by_all(drawn).items():
+            axes.plot(list(points), list(points.values()), label=label, **style.joined(look, list(points)))
         axes.set_title(f"{name}{'' if name in seen else '*'}", fontsize=6.5)
         axes.set(xticks=[1, 3, 5])
     for axes in grid.flat:
@@ -127,14 +127,25 @@ def severities(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
     )
 
 
+def met_by_all(lines: Mapping[str, tuple[Mapping[int, float], T]]) -> dict[str, tuple[dict[int, float], T]]:
+    """Of lines {severity: percent} those with points, at the severities that all of these have.
+
+    A line over more severities than the one that it is compared with would tell of another mean.
+    """
+    known = {label: points for label, (points, _) in lines.items() if points}
+    common = set.intersection(*map(set, known.values())) if known else set()
+    at = {label: {x: y for x, y in sorted(points.items()) if x in common} for label, points in known.items()}
+    return {label: (points, lines[label][1]) for label, points in at.items()}
+
+
 def confidence(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """Confidence in the right class before and after the calibrator: above the diagonal it was mended."""
     from matplotlib import pyplot as plt
     from matplotlib.colors import LogNorm
 
-    found, arm = _calibrated(study, dataset, arms)
-    if not found or arm is None:
+    if (calibrated := _calibrated(study, dataset, arms)) is None:
         return None
+    found, arm = calibrated
     seen = study.of(dataset, arm)[0][1].seen
     scenes = found.told["scenes"]
     kinds = {
@@ -171,28 +182,20 @@ def confidence(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[s
 
 def reversed_images(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """One image under each shift, its reverse perturbation magnified, and what the classifier then says."""
-    from matplotlib import pyplot as plt
-
-    found, arm = _calibrated(study, dataset, arms)
-    if not found or arm is None:
+    if (calibrated := _calibrated(study, dataset, arms)) is None:
         return None
+    found, arm = calibrated
     images, changes, labels = found.arrays["images"], found.arrays[f"changes-{arm}"], found.arrays["labels"]
     before, after = found.arrays[f"answers-{arm}"]
     classes, scenes = study.classes(dataset), found.told["scenes"]
     magnified, factor = style.magnified(changes)
-    figure, grid = plt.subplots(3, len(scenes), figsize=(COLUMN, 1.8), squeeze=False)
-    rows = ((images, "image", before), (magnified, f"change\n×{factor}", None), (images + changes, "changed", after))
-    for axes, (pictures, name, answers) in zip(grid, rows, strict=True):
-        axes[0].set_ylabel(name, fontsize=6)
-        for column, (cell, image) in enumerate(zip(axes, pictures, strict=True)):
-            style.picture(cell, image)
-            if answers is not None:
-                said = int(answers[column].argmax())
-                right = said == labels[column]
-                text = f"{style.short(classes[said])} {'✓' if right else '✗'}\n{100 * answers[column].max():.0f} %"
-                cell.set_xlabel(text, fontsize=5.2, labelpad=2, color="#005a3c" if right else "#a33f00")
-    for cell, name in zip(grid[0], scenes, strict=True):
-        cell.set_title(name, fontsize=5, pad=2)
+    told = [answered(classes, each.argmax(1), labels, each.max(1), style.SHORT) for each in (before, after)]
+    rows = {
+        "image": (images, told[0]),
+        f"change\n×{factor}": (magnified, None),
+        "changed": (images + changes, told[1]),
+    }
+    figure = strips(rows, 1.8, titles=scenes)
     mended = int(((before.argmax(1) != labels) & (after.argmax(1) == labels)).sum())
     broken = int(((before.argmax(1) == labels) & (after.argmax(1) != labels)).sum())
     return figure, (
@@ -201,11 +204,11 @@ def reversed_images(study: Study, dataset: str, arms: Sequence[str], looks: Mapp
     )
 
 
-def _calibrated(study: Study, dataset: str, arms: Sequence[str]) -> tuple[analysis.Analysis | None, str | None]:
+def _calibrated(study: Study, dataset: str, arms: Sequence[str]) -> tuple[analysis.Analysis, str] | None:
     """The analysis, and the first arm of the study with a calibrator."""
     found = analysis.load(study, dataset, "reverse")
     arm = next((arm for arm in arms if found and arm in found.arms and arm in found.told["arms"]), None)
-    return found, arm
+    return (found, arm) if found and arm else None
 
 
 def _by_severity(study: Study, dataset: str, arm: str) -> dict[str, dict[int, float]]:

@@ -48,7 +48,9 @@
   // A link shows where it leads: it opens what is folded, and shows a row whatever the filters say.
   const reveal = () => {
     const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    row?.closest("details")?.setAttribute("open", "");
+    for (let fold = row?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+    const inside = row?.matches(".claim, #explorer") && row.querySelector("details");
+    if (inside) inside.open = true;
     if (row && body.contains(row)) { filters.reset(); filter(); row.scrollIntoView({ block: "center" }); }
   };
   window.addEventListener("hashchange", reveal);

@@ -122,6 +122,7 @@ def cell_record(
             "parameters": training["parameters"],
         },
         "weights": training["weights"],
+        **({"tuning": training["tuning"]} if "tuning" in training else {}),
     }
 
 

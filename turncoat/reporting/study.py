@@ -237,9 +237,21 @@ def met_otherwise(record: Record, cell: Cell, settings: Settings) -> str | None:
     recorded = record.settings
     of_dataset = recorded.get("dataset", {})  # what a cell hangs on: threat and network; its schedule is in the arm
     dataset = {key: value for key, value in settings.datasets[cell.dataset].model_dump().items() if key in of_dataset}
+    if dataset.get("baseline"):
+        dataset["baseline"] = _given(dataset["baseline"], of_dataset["baseline"])
     return _difference(dataset, of_dataset, f"datasets.{cell.dataset}") or _difference(
         {"name": suite, **settings.suites[suite].model_dump()}, recorded.get("suite"), f"suites.{suite}"
     )
+
+
+def _given(asked: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What settings say of given weights; what they leave to the file (checksum, normalisation) as the record has it."""
+    plain = isinstance(asked["normalisation"], Mapping)
+    return {
+        "weights": Path(asked["weights"]).name,
+        "sha256": asked["sha256"] or told.get("sha256"),
+        "normalisation": asked["normalisation"] if plain else told.get("normalisation"),
+    }
 
 
 def _difference(now: Any, then: Any, where: str) -> str | None:

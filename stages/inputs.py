@@ -13,6 +13,7 @@ from typing import Any
 
 from stages.common import parse, run
 from stages.pipeline import Cell, cells, part
+from stages.places import check_places
 from turncoat.closure import ROOT, checksums, closure
 from turncoat.errors import TurncoatError
 from turncoat.files import write_json
@@ -34,6 +35,7 @@ def main() -> None:
 
     check_folders()
     settings = load()
+    check_places(settings.study.datasets)
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
     for name, raw in settings.perturbations.items():

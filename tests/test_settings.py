@@ -95,6 +95,48 @@ def test_broken_yaml_names_file_and_line(tmp_path, text):
         reading.read_yaml(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"x: 1\ny: caf\xe9\n", r"x\.yaml line 2: byte 0xe9 is not UTF-8; save it as UTF-8"),
+        ("x: 1\n\ny: 2\n".encode("utf-16"), r"x\.yaml line 1: byte 0xff is not UTF-8"),
+        (b"x: 1\ny: 2\nz: \x00\n", r"x\.yaml line 3: the control character 0x00 is not allowed"),
+        (b"x: 1\ny: {{beta}}\n", r"x\.yaml line 2: .*is `\{\{\.\.\.\}\}` a template that was not filled in\?"),
+        (b"{a: 1}: 2\n", r"x\.yaml line 1: a key must be one word, not a mapping or a list"),
+        (b"? [a, b]\n: 2\n", r"x\.yaml line 1: a key must be one word"),
+        (b"x: 2026-13-45\ny: " + b"[" * 3000, r"x\.yaml"),
+    ],
+)
+@pytest.mark.fault(16, "not UTF-8, a control character, `{{x}}`, a mapping as a key", "stops, with file and line")
+def test_what_is_no_yaml_is_told_in_one_sentence(tmp_path, content, said):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TurncoatError, match=said) as error:
+        reading.read_yaml(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"\xef\xbb\xbfx: 1\n")
+    assert reading.read_yaml(tmp_path / "x.yaml") == {"x": 1}
+
+
+def test_two_cells_of_one_name_are_refused(tmp_path, params):
+    """DVC would drop one of them, and the study would never end."""
+    twice = copy.deepcopy(params)
+    twice["datasets"]["digits-x"] = twice["datasets"]["digits"]
+    twice["arms"]["x-standard"] = twice["arms"]["standard"]
+    twice["study"] |= {"datasets": ["digits", "digits-x"], "arms": ["standard", "x-standard"]}
+    said = (
+        r"the cells of datasets\.digits with arms\.x-standard and of datasets\.digits-x with arms\.standard would both "
+        r"be called digits-x-standard; rename one"
+    )
+    with pytest.raises(TurncoatError, match=said):
+        settings.load(written(tmp_path, twice))
+    twice["study"]["arms"] = ["standard"]
+    assert settings.load(written(tmp_path, twice))
+
+
 def test_missing_file():
     with pytest.raises(TurncoatError, match=r"nowhere\.yaml: cannot be read"):
         settings.load("nowhere.yaml")

@@ -5,7 +5,7 @@ The models below refuse what is not meant; `turncoat.shelves` says what is merge
 
 import difflib
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -207,6 +207,15 @@ class Settings(Strict):
         """What an arm is, in a sentence, where a file says so. No result rests on it."""
         return self._says
 
+    @property
+    def own_files(self) -> bool:
+        """Whether the study rests on files outside the repository: images, weights, a factory, records beside it.
+
+        DVC sees them through data/settings.json alone, which the stage `inputs` must then make anew.
+        """
+        plans = [self.datasets[name] for name in self.study.datasets]
+        return bool(self.study.beside) or any(plan.data.path or plan.baseline or ":" in plan.model for plan in plans)
+
     def file(self, section: str, name: str) -> str:
         """Where the entry stands: params.yaml, or one of the files that it is merged with."""
         return self._files.get((section, name), "params.yaml")
@@ -248,6 +257,9 @@ class Settings(Strict):
                 where = f"suites.{suite}.attacks.{name}.stored"
                 there = ", ".join(self.perturbations) or "none"
                 raise ValueError(f"{where}: {stored} is not made; under perturbations there are {there}")
+        for name in (PurePosixPath(folder).name for folder in self.study.beside):
+            if name in self.arms:
+                raise ValueError(f"study.beside: arms.{name} has the name of this folder; rename the folder")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")
         if "pretrained" in self.arms:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from turncoat.files import write_atomic, write_json
-from turncoat.reporting import drawing, page, robustbench, tables
+from turncoat.reporting import beside, drawing, page, robustbench, tables
 from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.measures import summary
-from turncoat.reporting.study import Resolve, Study, load
+from turncoat.reporting.study import Resolve, Study
 from turncoat.reporting.verdicts import DECIDED, WORDS, Verdict, judge_all
 from turncoat.settings import Settings
 
@@ -33,7 +33,7 @@ def build(
     """
     root = Path(root)
     papers = [chapter.paper for chapter in chapters]
-    study = load(settings, resolve, root, kept)
+    study = beside.load(settings, resolve, root, kept)
     verdicts = judge_all(study, papers)
 
     reports = root / "reports"

@@ -56,7 +56,7 @@ def info(study: Study, papers: Sequence[Paper], cell: Cell, record: Record) -> d
         "n": record.best.clean.n,
         "unreliable": any(flag.blocks and flag.attack in (None, "autoattack") for flag in record.flags),
         "flags": [flag.name for flag in record.flags],
-        "footnote": f"Re-run: {cell.command}",
+        "footnote": f"Re-run: {study.command(cell)}",
     }
 
 

@@ -65,14 +65,14 @@ def main() -> None:
     if not given.minutes >= 0.1:
         raise TurncoatError(f"--minutes {given.minutes}: give a number from 0.1")
     deadline = time.monotonic() + 60 * given.minutes
-    load()
+    settings = load()
     at_once = workers()
     # the report draws, with packages that are not here
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
     LOGS.mkdir(parents=True, exist_ok=True)
     marks = Marks(plan)
     with warm.offered() as environment:
-        if not marks.done(plan["inputs"]):
+        if settings.own_files or not marks.done(plan["inputs"]):
             execute(plan["inputs"], environment)
             marks.set(plan["inputs"])
         waiting = [name for name, cell in plan.items() if not marks.done(cell)]

@@ -47,11 +47,11 @@ def keep(name: str, partial: bool = False) -> None:
         TurncoatError: cells are missing, and `partial` is off.
     """
     from turncoat.papers import settings_file
-    from turncoat.reporting import kept, study
+    from turncoat.reporting import beside, kept
     from turncoat.settings import load
 
     settings = load()
-    found = study.load(settings, settings_file.resolver(settings))
+    found = beside.load(settings, settings_file.resolver(settings))
     for cell, why in found.missing.items():
         print(f"not run: {cell} ({why})")
     if found.missing and not partial:

@@ -35,7 +35,7 @@ def main() -> None:
     tracking.log_report()
     tracking.flush()
     for cell, why in study.missing.items():
-        print(f"not run: {cell} ({why}); {cell.command}")
+        print(f"not run: {cell} ({why}); {study.command(cell)}")
     if study.missing and not partial:
         raise TurncoatError("cells are missing: run `dvc repro`, or accept a partial report with --partial")
 

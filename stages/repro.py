@@ -16,6 +16,7 @@ from functools import partial
 from stages import warm
 from stages.common import parse, run
 from stages.pipeline import Cell, cells
+from stages.places import check_places
 from stages.walk import LOGS, behind, walk, workers
 from turncoat.errors import TurncoatError
 from turncoat.reading import read_yaml
@@ -24,7 +25,8 @@ from turncoat.settings import Settings, load
 
 def main() -> None:
     parse(__doc__)
-    settings = load()  # a wrong setting is told at once
+    settings = load()  # a wrong setting is told at once, and a folder that DVC would stumble over
+    check_places(settings.study.datasets)
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
     with warm.offered() as environment:
@@ -33,9 +35,8 @@ def main() -> None:
 
 def repro(settings: Settings, plan: dict[str, Cell], at_once: int, environment: dict[str, str]) -> int:
     """Run what is out of date; the exit status of the last plain `dvc repro`."""
-    own = any(settings.datasets[name].data.path for name in settings.study.datasets)
-    # it alone notices that images of one's own have changed
-    through_dvc(environment, [plan["inputs"]], *["--force"] * own)
+    # it alone notices that files of one's own have changed
+    through_dvc(environment, [plan["inputs"]], *["--force"] * settings.own_files)
     walk(plan, behind(plan, outdated(environment)), partial(through_dvc, environment), at_once)
     return subprocess.run(["dvc", "repro"], env=environment).returncode
 

@@ -47,10 +47,10 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         TurncoatError: the disk is full or the folder read-only; the old file is untouched.
     """
     path, data = Path(path), content.encode() if isinstance(content, str) else content
-    target = path.resolve() if path.is_symlink() else path
-    if target.exists() and not target.is_file():
-        _write_plainly(path, target, data)
+    if path.exists() and not path.is_file():
+        _write_plainly(path, data)
         return
+    target = path.resolve() if path.is_symlink() else path
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -74,9 +74,9 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         os.close(directory)
 
 
-def _write_plainly(path: Path, target: Path, data: bytes) -> None:
+def _write_plainly(path: Path, data: bytes) -> None:
     try:
-        with open(target, "wb", buffering=0) as file:
+        with open(path, "wb", buffering=0) as file:
             while data:
                 data = data[file.write(data) or 0 :]
     except OSError as error:

@@ -82,7 +82,8 @@ def read_yaml(path: Path | str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.reader.ReaderError as error:
         at = text[: error.position].count("\n") + 1
-        raise TurncoatError(f"{path} line {at}: the control character {error.character!r} is not allowed") from error
+        code = ord(error.character) if isinstance(error.character, str) else error.character
+        raise TurncoatError(f"{path} line {at}: the control character {code:#04x} is not allowed") from error
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise TurncoatError(f"{path}{line}: {error.problem}") from error

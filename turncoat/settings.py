@@ -5,12 +5,13 @@ The models below refuse what is not meant; `turncoat.shelves` says what is merge
 
 import difflib
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from turncoat.data_settings import DataSettings
+from turncoat.errors import there_are
 from turncoat.shelves import merged
 from turncoat.strict import Strict, validate
 from turncoat.study_settings import StudySettings
@@ -206,6 +207,15 @@ class Settings(Strict):
         """What an arm is, in a sentence, where a file says so. No result rests on it."""
         return self._says
 
+    @property
+    def own_files(self) -> bool:
+        """Whether the study rests on files outside the repository: images, weights, a factory, records beside it.
+
+        DVC sees them through data/settings.json alone, which the stage `inputs` must then make anew.
+        """
+        plans = [self.datasets[name] for name in self.study.datasets]
+        return bool(self.study.beside) or any(plan.data.path or plan.baseline or ":" in plan.model for plan in plans)
+
     def file(self, section: str, name: str) -> str:
         """Where the entry stands: params.yaml, or one of the files that it is merged with."""
         return self._files.get((section, name), "params.yaml")
@@ -225,9 +235,7 @@ class Settings(Strict):
         ):
             for name in names:
                 if name not in known:
-                    near = difflib.get_close_matches(name, known, n=1)
-                    hint = f"did you mean {near[0]}? " if near else ""
-                    raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
+                    raise ValueError(f"{field}: {name} is not defined; {there_are(name, known)}")
         tuned = self.study.tuning.arms
         if wrong := [arm for arm in self.study.arms if ("tune" in self.arms[arm]) != (arm in tuned)]:
             other = (
@@ -249,6 +257,9 @@ class Settings(Strict):
                 where = f"suites.{suite}.attacks.{name}.stored"
                 there = ", ".join(self.perturbations) or "none"
                 raise ValueError(f"{where}: {stored} is not made; under perturbations there are {there}")
+        for name in (PurePosixPath(folder).name for folder in self.study.beside):
+            if name in self.arms:
+                raise ValueError(f"study.beside: arms.{name} has the name of this folder; rename the folder")
         if "baseline" in self.arms:
             raise ValueError("arms.baseline: this name is taken by the network that every arm starts from")
         if "pretrained" in self.arms:

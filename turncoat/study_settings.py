@@ -1,5 +1,6 @@
 """`study` in params.yaml: which cells there are, and which arms are tuned first."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -35,6 +36,7 @@ class StudySettings(Strict):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     suite: str
     pretrained: list[str] = Field([], description="what the arms build on besides the baseline, once a seed")
+    beside: list[str] = Field([], description="folders of `turncoat.evaluation --record`, shown with the arms")
     tuning: TuningSettings = TuningSettings()
 
     @model_validator(mode="before")
@@ -50,10 +52,13 @@ class StudySettings(Strict):
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
-        for name in ("datasets", "arms", "seeds"):
+        for name in ("datasets", "arms", "seeds", "beside"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names something twice: {values}")
+        for folder in map(PurePosixPath, self.beside):
+            if folder.is_absolute() or ".." in folder.parts or folder.parts[:1] in ((), ("reports",), ("data",)):
+                raise ValueError(f"beside: a folder below this one wanted, outside data and reports (got {folder})")
         if common := set(self.seeds) & set(self.tuning.seeds):
             raise ValueError(f"tuning.seeds: {min(common)} is a seed of the study too; trials have seeds of their own")
         return self

@@ -13,10 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.defaults import DEFAULTS
 from tests.evaluation.conftest import digits
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.__main__ import ALONE, main
+from turncoat.files import sha256
 from turncoat.models.given import find
+from turncoat.reporting.record import Record
 from turncoat.settings import load
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +29,15 @@ arms: {}
 perturbations: {fgsm: {attack: fgsm}, pgd-20: {attack: pgd, steps: 20}}
 suites:
   s: {images: 60, attacks: {pgd: {attack: pgd, steps: 10}, square: {attack: square, queries: 50}}, audit: 0}
+"""
+DIGITS = """
+datasets:
+  digits:
+    data: {source: digits, train: 400, validation: 400, test: 997}
+    threat: {norm: linf, epsilon: 0.15}
+    model: small_cnn
+    training: {epochs: 1, lr: 0.1}
+    finetuning: {epochs: 1, lr: 0.1}
 """
 FACTORY = """
 from torch import nn
@@ -73,6 +85,72 @@ def test_a_network_of_ones_own_on_images_of_ones_own(
     assert len(kept["index"]) == found["clean"]["correct"] - found["worst"]["correct"] > 0
     assert (network(torch.from_numpy(kept["images"])).argmax(1).numpy() != kept["label"]).all()
     assert {name for name in kept["attack"].tolist() if not name.startswith("second-look-")} <= {"pgd", "square"}
+
+
+class Killed(BaseException):
+    """What no handler of errors takes: the process ends."""
+
+
+def test_what_was_measured_is_on_the_disk_before_it_is_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    files = ("--json", "f.json", "--robustbench", "rb.json", "--save", "adv.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr("turncoat.evaluation.flags.check", killed)
+        with pytest.raises(Killed):
+            command(patch, *MINE, *ON, *files)
+    found, info = (json.loads((folder / name).read_text()) for name in ("f.json", "rb.json"))
+    assert [(flag["name"], flag["blocks"]) for flag in found["flags"]] == [("unchecked", True)]
+    assert info["unreliable"]
+    first = len(np.load(folder / "adv.npz", allow_pickle=False)["index"])
+    assert first == found["clean"]["correct"] - found["worst"]["correct"] > 0
+
+    monkeypatch.setattr("turncoat.evaluation.runner.call", lambda *_, **__: pytest.fail("attacked anew"))
+    monkeypatch.setattr("turncoat.evaluation.flags.check", lambda _: [])
+    monkeypatch.setattr("turncoat.evaluation.probes.on_a_linear_classifier", lambda *_: None)
+    command(monkeypatch, *MINE, *ON, *files)
+    again = json.loads((folder / "f.json").read_text())
+    assert again == found | {"flags": []}
+
+
+def test_a_record_is_of_a_named_data_set_in_a_folder_with_a_plain_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").write_text("")
+    for name, says in (
+        ("records/theirs", "must be a name under `datasets`"),
+        ("records/Theirs", "small letters"),
+        ("file", "a folder is wanted"),
+    ):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, *MINE, *ON, "--record", name)
+        assert says in capsys.readouterr().err
+
+
+def test_a_record_says_what_was_run_as_the_report_compares_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, network: nn.Module
+) -> None:
+    (folder / "s.yaml").write_text(PARAMS + DIGITS)
+    named = ("--data", "digits", "--params", "s.yaml", "--suite", "s", "--images", "40")
+    command(monkeypatch, *MINE, *named, "--record", "records/theirs", "--robustbench", "rb.json")
+    record = Record.model_validate(json.loads((folder / "records/theirs/record.json").read_text()))
+    assert (record.cell.dataset, record.cell.arm, record.cell.seed) == ("digits", "theirs", 0)
+    plan = load("s.yaml").suites["s"].model_dump() | {"images": 40}
+    assert record.settings["suite"] == {"name": "s", **plan}
+    assert record.settings["dataset"] == {"threat": {"norm": "linf", "epsilon": 0.15}}
+    assert record.settings["arm"]["sha256"] == sha256(folder / "w.pth")
+    assert record.command is not None
+    assert record.command.startswith("python -m turncoat.evaluation --model net.py:build")
+    assert record.best.clean.n == 40
+    assert record.cost.parameters == sum(value.numel() for value in network.parameters())
+    examples = np.load(folder / "records/theirs/examples.npz")
+    assert record.best.worst is not None
+    assert int(examples["worst"].sum()) == record.best.worst.correct
+    assert sha256(folder / "records/theirs/examples.npz") == record.examples["sha256"]
+    assert (folder / "records/theirs/provenance.json").is_file()
 
 
 def test_a_black_box_and_what_it_leaves_out(
@@ -139,8 +217,8 @@ def test_robustbench_is_asked_for_its_network(
     assert json.loads((folder / "f.json").read_text())["model"] == {"name": "robustbench:Carmon2019Unlabeled"}
 
 
-def test_the_packaged_suites_are_those_of_params_yaml() -> None:
-    alone, whole = load(ALONE), load(ROOT / "params.yaml")
+def test_what_stands_in_for_params_yaml_has_its_suites_and_perturbations() -> None:
+    alone, whole = load(ALONE), load(DEFAULTS)
     assert alone.suites == whole.suites
     assert alone.perturbations == whole.perturbations
 

@@ -316,3 +316,20 @@ def test_a_check_that_fails_costs_only_itself(monkeypatch) -> None:
     assert (result.correct["pgd"] == plain.correct["pgd"]).all()
     assert {flag.name for flag in result.flags if flag.blocks} == {"unchecked"}
     assert seen
+
+
+@pytest.mark.parametrize("error", [KeyError("lost"), ZeroDivisionError(), TurncoatError("left its ball")])
+def test_whatever_an_audit_or_a_last_look_raises_leaves_the_other_flags(error: Exception, monkeypatch) -> None:
+    def broken(*_: Any) -> None:
+        raise error
+
+    images = pictures() * 0.05  # dark: a flag of its own
+    labels = linear()(images).argmax(1)
+    monkeypatch.setattr("turncoat.evaluation.audit.audit", broken)
+    monkeypatch.setattr("turncoat.evaluation.steadiness.Steadiness.last", broken)
+    result = evaluate(linear(), images, labels, Threat("linf", 0.001), PGD)
+    assert [flag.name for flag in result.flags if flag.blocks].count("unchecked") == 2
+    assert {flag.name for flag in result.flags} > {"unchecked"}
+    assert (
+        result.correct["pgd"] == evaluate(linear(), images, labels, Threat("linf", 0.001), PGD, checks=False).worst
+    ).all()

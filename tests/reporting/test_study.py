@@ -13,6 +13,7 @@ from turncoat.reporting.measures import accuracy, curve, summary
 from turncoat.reporting.record import Cell
 from turncoat.reporting.statistics import wilson
 from turncoat.reporting.study import expected, load
+from turncoat.settings import Settings, validate
 
 
 @pytest.fixture
@@ -83,6 +84,31 @@ def test_a_record_from_another_suite_or_threat_is_not_run(
     synthetic.edit(root, "digits/mart/0", change)
     study = synthetic.study(root, seeds=(0,))
     assert list(study.missing.values()) == [f"its record is from other settings: {where} has changed"]
+
+
+GIVEN = {"weights": "w.pth", "sha256": "a" * 64, "normalisation": {"mean": [0.5], "std": [0.25]}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "changed"),
+    [
+        ({"weights": "networks/w.pth"}, None),
+        ({"weights": "w.pth", "sha256": "a" * 64, "normalisation": "data"}, None),
+        ({"weights": "w.pth", "normalisation": GIVEN["normalisation"]}, None),
+        ({"weights": "v.pth"}, "weights"),
+        ({"weights": "w.pth", "sha256": "b" * 64}, "sha256"),
+        ({"weights": "w.pth", "normalisation": {"mean": [0.1], "std": [0.25]}}, "normalisation.mean"),
+        (None, ""),
+    ],
+)
+def test_given_weights_are_compared_by_what_the_settings_say(root: Path, asked: dict | None, changed: str) -> None:
+    synthetic.edit(root, "digits/mart/0", lambda record: record["settings"]["dataset"].update(baseline=GIVEN))
+    values = synthetic.params(seeds=(0,), arms=["mart"])
+    values["datasets"]["digits"]["baseline"] = asked
+    missing = load(validate(Settings, values, ""), synthetic.resolve, root).missing
+    where = "datasets.digits.baseline" + f".{changed}" * bool(changed)
+    why = f"its record is from other settings: {where} has changed"
+    assert list(missing.values()) == ([] if changed is None else [why])
 
 
 def test_a_record_in_another_cells_folder_is_not_run(root: Path) -> None:

@@ -16,6 +16,7 @@ from stages import bare, inputs
 from stages.marks import Marks
 from stages.pipeline import Cell, cells
 from stages.walk import Unfinished
+from tests.defaults import DEFAULTS
 from turncoat.closure import checksums, closure
 from turncoat.errors import TurncoatError
 from turncoat.files import checksum, read_json
@@ -42,7 +43,7 @@ def machine(tmp_path):
     """A folder with the code and a tiny study, and an environment without the modules."""
     for name in ("stages", "turncoat"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    params = merged(ROOT / "params.yaml").values
+    params = merged(DEFAULTS).values
     params["study"] |= {"datasets": ["digits"], "arms": ["mart"], "seeds": [0], "suite": "tiny", "pretrained": []}
     params["study"]["arms"] = ["standard", "rat"]
     params["arms"]["rat"] |= {"subset": 20}
@@ -126,8 +127,8 @@ STUDY = {
 
 def digests(folder, change):
     """What each cell's mark says after a change of params.yaml and the code of a copy of the repository."""
-    params = merged(ROOT / "params.yaml").values
-    params["study"] = dict(STUDY)
+    params = merged(DEFAULTS).values
+    params["study"] |= STUDY
     change(params)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     inputs.main()

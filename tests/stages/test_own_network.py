@@ -1,5 +1,7 @@
 """A network and weights of one's own through the stages, up to the record; what cannot work stops at the baseline."""
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -7,11 +9,19 @@ import pytest
 import torch
 import yaml
 
-from stages import analyse, baseline, download, evaluate, finetune, perturb, pretrain
+from stages import analyse, baseline, download, evaluate, finetune, perturb, pretrain, report
+from stages.pipeline import cells
+from tests.defaults import DEFAULTS
 from turncoat import models
+from turncoat.data.fetch import in_mirror
+from turncoat.data.sources import raw_files
 from turncoat.errors import TurncoatError
+from turncoat.evaluation import __main__ as evaluation
 from turncoat.files import read_json, sha256
+from turncoat.models.given import find
+from turncoat.papers.settings_file import contents
 from turncoat.reading import read_yaml
+from turncoat.settings import load, merged
 
 ROOT = Path(__file__).parents[2]
 NORMALISATION = {"mean": [0.25], "std": [0.5]}
@@ -33,10 +43,10 @@ def run(monkeypatch, stage, **arguments):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A study of few digits whose network is a user's own, with a user's weights."""
-    params = read_yaml(ROOT / "params.yaml")
+    params = read_yaml(DEFAULTS)
     params["study"] |= {"datasets": ["digits"], "arms": ["advamd", "reverse"], "seeds": [0], "suite": "tiny"}
     params["study"] |= {"pretrained": []}
-    params["suites"]["tiny"] = {"attacks": {"pgd-20": {"attack": "pgd", "steps": 2}}}
+    params.setdefault("suites", {})["tiny"] = {"attacks": {"pgd-20": {"attack": "pgd", "steps": 2}}}
     params["universal"] = {}
     digits = params["datasets"]["digits"]
     digits["data"] |= {"train": 100, "validation": 50, "test": 50}
@@ -96,3 +106,102 @@ def test_a_network_that_an_arm_cannot_work_on_is_refused_before_anything_is_trai
     with pytest.raises(TurncoatError, match=r"arms\.advamd cannot work with .* timm/test_vit: .* no BatchNorm2d"):
         run(monkeypatch, baseline, dataset="digits", seed=0)
     assert not Path("models").exists()
+
+
+def test_dvc_sees_the_files_of_a_network_and_of_records_beside_the_study(folder):
+    settings = load()
+    before = contents(settings)
+    files = {"networks/mine.py:build": "networks/mine.py", "theirs.pth": "networks/theirs.pth"}
+    assert before["given"] == {"digits": {name: sha256(file) for name, file in files.items()}}
+    assert settings.own_files
+    Path("networks/mine.py").write_text(MINE + "\nBIAS = 1\n")
+    assert contents(settings)["given"] != before["given"]
+    plan = cells(merged("params.yaml").values, ROOT / "dvc.yaml")
+    assert "given.digits" in plan["baseline@digits-0"].params
+    assert "beside" in plan["report"].params
+    Path("networks/theirs.pth").unlink()
+    with pytest.raises(TurncoatError, match=r"weights theirs\.pth: no such file"):
+        contents(settings)
+    folder(model="networks/none.py:build")
+    with pytest.raises(TurncoatError, match=r"networks/none\.py is not there"):
+        contents(load())
+    folder(model="small_cnn", model_args={}, baseline=None)
+    assert contents(load())["given"] == {"digits": None}
+    assert not load().own_files
+
+
+def miniature(params, name):
+    """The guide's study on few images, against two attacks."""
+    mine = params["datasets"][name]
+    mine["data"] |= {"train": 40, "validation": 20, "test": 20}
+    mine["finetuning"] |= {"epochs": 1, "batch_size": 20}
+    params["universal"] = {}
+    params["suites"][params["study"]["suite"]] = {
+        "images": 10,
+        "attacks": {
+            "pgd-20": {"attack": "pgd", "steps": 3},
+            "transfer-pgd-20": {"attack": "transfer", "stored": "pgd-20"},
+        },
+        "audit": 0,
+    }
+
+
+@pytest.mark.slow
+def test_the_guide_from_a_weights_file_to_the_page_that_compares(tmp_path, monkeypatch):
+    try:
+        find("resnet20-12fca82f.th")
+    except TurncoatError as error:
+        pytest.skip(str(error))
+    if not in_mirror_of_cifar10():
+        pytest.skip("TURNCOAT_MIRROR names no folder with CIFAR-10")
+    guide = (ROOT / "docs/own-network.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    edit, beside = (read_yaml_text(block, tmp_path) for block in blocks)
+    params = read_yaml(ROOT / "params.yaml")
+    params["study"] |= edit["study"] | {"pretrained": [], "tuning": {"arms": []}}
+    params["datasets"] |= edit["datasets"]
+    miniature(params, "mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TURNCOAT_TRACKING", "off")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def write():
+        Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    write()
+    run(monkeypatch, download, dataset="mine")
+    for stage in (baseline, pretrain, perturb):
+        run(monkeypatch, stage, dataset="mine", seed=0)
+    for arm in params["study"]["arms"]:
+        run(monkeypatch, finetune, dataset="mine", arm=arm, seed=0)
+        run(monkeypatch, evaluate, dataset="mine", arm=arm, seed=0)
+    run(monkeypatch, analyse, dataset="mine")
+    run(monkeypatch, report)
+    page = Path("reports/report.html").read_text()
+    assert all(f'id="cell-mine-{arm}"' in page for arm in ("standard", "mart"))
+
+    command = re.search(r"```sh\n(python -m turncoat\.evaluation[^`]*--record[^`]*)```", guide)[1]
+    words = command.replace("\\\n", " ").split()[3:]
+    words[words.index("--model") + 1] = "resnet20"
+    words[words.index("--weights") + 1] = "resnet20-12fca82f.th"
+    words[words.index("--normalisation") + 1] = "0.485,0.456,0.406/0.229,0.224,0.225"
+    monkeypatch.setattr(sys, "argv", ["evaluation", *words])
+    evaluation.main()
+    params["study"] |= beside["study"]
+    write()
+    run(monkeypatch, report)
+    rows = read_json("reports/summary.json")["mine"]
+    assert list(rows) == ["standard", "mart", "theirs"]
+    assert rows["theirs"]["clean"] >= 80
+    assert 'id="cell-mine-theirs"' in Path("reports/report.html").read_text()
+
+
+def in_mirror_of_cifar10():
+    mirror = os.environ.get("TURNCOAT_MIRROR")
+    return mirror and all(in_mirror(file, "cifar10", Path(mirror)) for file in raw_files("cifar10"))
+
+
+def read_yaml_text(text, folder):
+    """As params.yaml is read: 8/255 is a number."""
+    (folder / "guide.yaml").write_text(text)
+    return read_yaml(folder / "guide.yaml")

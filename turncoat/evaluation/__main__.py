@@ -9,12 +9,18 @@ last finished batch when it is started again in the same folder. The guide: docs
 """
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from turncoat.errors import TurncoatError
+
+if TYPE_CHECKING:
+    from turncoat.evaluation.results import Evaluation
+    from turncoat.evaluation.suite import Suite
+    from turncoat.settings import SuiteSettings
 
 PARAMS = Path("params.yaml")
 ALONE = Path(__file__).with_name("alone.yaml")  # where there is no params.yaml
@@ -54,6 +60,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all measurements and flags to this file")
     parser.add_argument("--robustbench", type=Path, help="write RobustBench's model-info form to this file")
     parser.add_argument("--save", type=Path, help="write the worst adversarial image of each that fell to this .npz")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="write a record there; named in study.beside, the report shows it beside the study's arms",
+    )
     try:
         _run(parser.parse_args())
     except TurncoatError as error:
@@ -85,9 +97,16 @@ def _check_numbers(given: argparse.Namespace) -> None:
             raise TurncoatError(f"--{option.replace('_', '-')}: at least {least} wanted (got {value})")
     if given.image_size and len(given.image_size) > 2:
         raise TurncoatError("--image-size: a side, or height and width, wanted")
-    for path in (given.json, given.robustbench, given.save):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise TurncoatError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+
+
+def _as_run(asked: "SuiteSettings", met: "Suite", given: argparse.Namespace) -> dict[str, Any]:
+    """The suite's settings without what is left out, as the command line changes them."""
+    run = asked.model_dump()
+    run["attacks"] = {name: plan for name, plan in run["attacks"].items() if name in met.attacks}
+    run |= {"radii": run["radii"] if met.radii else [], "universal": run["universal"] if met.universal else {}}
+    for option in ("images", "batch_size"):
+        run[option] = getattr(given, option) or run[option]
+    return run
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -96,13 +115,11 @@ def _run(given: argparse.Namespace) -> None:
     from turncoat.evaluation import build_suite, evaluate
     from turncoat.evaluation.brought import Network, keywords, named_images, normalisation, own_images
     from turncoat.evaluation.journal import Journal, evaluation_key
-    from turncoat.evaluation.keeper import Keeper, save_adversarial
-    from turncoat.evaluation.model_info import model_info
+    from turncoat.evaluation.keeper import Keeper
     from turncoat.evaluation.outside import as_network
     from turncoat.evaluation.perturbed import load_perturbed
-    from turncoat.evaluation.recording import flag_rows, measurements
     from turncoat.evaluation.suite import check_name
-    from turncoat.files import write_json
+    from turncoat.evaluation.written import About, Files, write
     from turncoat.settings import ThreatSettings, load, validate
     from turncoat.training import Scratch, resolve
 
@@ -115,6 +132,8 @@ def _run(given: argparse.Namespace) -> None:
         check_name(given.dataset, settings.datasets, "--dataset")
     check_name(given.suite, settings.suites, "--suite")
     _check_numbers(given)
+    files = Files(given.json, given.robustbench, given.save, given.record)
+    files.check(name)
     asked = _threat(given, settings.datasets[name].threat if name else None, str(name))
     threat = Threat(**validate(ThreatSettings, asked, "--threat", "command line").model_dump())
     suite = build_suite(given.suite, settings.suites[given.suite])
@@ -144,7 +163,7 @@ def _run(given: argparse.Namespace) -> None:
     if suite.universal and images.held_out is None:
         print("left out: universal: it needs images apart from those tested", flush=True)
         suite, missing = replace(suite, universal={}), [*missing, "universal"]
-    as_network(network, suite, given.black_box)  # refused before anything is measured
+    _, _, met, _ = as_network(network, suite, given.black_box)  # refused before anything is measured
     held_out = None
     if suite.universal and images.held_out is not None:
         apart = resident(images.held_out.images, images.held_out.labels, compute.device)
@@ -156,7 +175,26 @@ def _run(given: argparse.Namespace) -> None:
     described |= {"save": bool(given.save), "batch_size": given.batch_size, "black_box": given.black_box}
     described |= {"model": given.model, "args": dict(chosen.args or {})}
     key = evaluation_key(described, inputs, ["turncoat.evaluation.__main__"])
+    about = About(
+        name=given.model,
+        told=told,
+        parameters=sum(value.numel() for value in network.parameters()),
+        dataset=str(name),
+        source=source,
+        classes=[*images.classes, *map(str, range(len(images.classes), given.classes or 0))],
+        threat=threat,
+        suite={"name": given.suite, **_as_run(settings.suites[given.suite], met, given)},
+        seed=given.seed,
+        fingerprint=key,
+        device=compute.device.type,
+        command=shlex.join(["python", "-m", "turncoat.evaluation", *sys.argv[1:]]),
+    )
     with Scratch(key) as scratch:
+        keeper = Keeper(scratch.folder / "adversarial") if given.save else None
+
+        def written(found: "Evaluation") -> None:
+            write(files, found, about, keeper, images.shape)
+
         result = evaluate(
             network,
             test.floats(),
@@ -165,21 +203,14 @@ def _run(given: argparse.Namespace) -> None:
             suite,
             seed=given.seed,
             batch_size=given.batch_size,
-            keep=Keeper(scratch.folder / "adversarial") if given.save else False,
+            keep=keeper or False,
             black_box=given.black_box,
             stored=stored,
             held_out=held_out,
             journal=Journal(scratch.folder / "journal"),
+            measured=written,
         )
-        classes = [*images.classes, *map(str, range(len(images.classes), given.classes or 0))]
-        found = measurements(result, classes) | {"flags": flag_rows(result)}
-        if given.json:
-            about = told["sha256"] if list(told) == ["sha256"] else told  # a file of turncoat says the rest itself
-            write_json(given.json, {"model": about, "threat": asked, "suite": given.suite, **found})
-        if given.robustbench:
-            write_json(given.robustbench, model_info(result, given.model, source, threat))
-        if given.save and result.adversarial is not None:
-            save_adversarial(given.save, result.adversarial)
+        written(result)
         scratch.clear()
 
     print(f"{'clean':<20} {result.clean.mean():7.2%}  of {len(result.clean)} images")
@@ -188,8 +219,8 @@ def _run(given: argparse.Namespace) -> None:
         print(f"{name:<20} {right.mean():7.2%}{note}")
     print(f"{'worst case':<20} {result.worst.mean():7.2%}  {threat.norm}, epsilon {threat.epsilon:.5g}")
     for flag in result.flags:
-        about = f" ({flag.attack})" if flag.attack else ""
-        print(f"{'DO NOT BELIEVE' if flag.blocks else 'settled'}: {flag.name}{about}: {flag.detail}")
+        whose = f" ({flag.attack})" if flag.attack else ""
+        print(f"{'DO NOT BELIEVE' if flag.blocks else 'settled'}: {flag.name}{whose}: {flag.detail}")
 
 
 if __name__ == "__main__":

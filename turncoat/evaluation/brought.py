@@ -224,7 +224,8 @@ def _robustbench() -> Any:
         return importlib.import_module("robustbench.utils")
     except ModuleNotFoundError as error:
         raise TurncoatError(
-            f"--model: {error.name} is not installed; RobustBench's networks need `pip install robustbench`"
+            f"--model: {error.name} is not installed; RobustBench's networks need `pip install robustbench`, and the "
+            "packages that it imports, of which autoattack comes from its authors' repository alone"
         ) from error
 
 

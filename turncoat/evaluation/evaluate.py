@@ -69,9 +69,11 @@ def evaluate(
         held_out: images and labels apart from those tested, where the suite makes universal perturbations.
         journal: where finished batches are kept, so that a killed evaluation goes on; of this very evaluation only.
         scope: tells the entries of several networks in one journal apart.
-        checks: look for reasons to doubt the result, and attack once more where there are some. Whether the network is
-            the same to attacks and verdicts is looked at always.
-        measured: called with the result before it is checked, so that nothing measured is lost should a check fail.
+        checks: look for reasons to doubt the result, attack once more where there are some, and audit the worst case
+            where the suite says so (audit.py). False: no flag of theirs is raised, no second look taken, no audit made.
+            Whether the network is the same to attacks and verdicts is looked at always.
+        measured: called with the result before it is checked, under a flag that blocks, so that nothing measured is
+            lost should a check take long or be killed. One that fails costs only itself: a flag says so and blocks.
 
     Raises:
         TurncoatError: before any attack: images outside [0, 1] or of a wrong type, labels or outputs that do not fit, a
@@ -144,17 +146,15 @@ def _evaluate(
         ladder.run(runner, result, name, planned, threat, f"{number}/{len(met)}")
     _curve(runner, suite, threat, result)
     scenes(runner, suite, threat, held_out, result)
+    raised = list(unsteady)
+    if checks and measured is not None:
+        result.flags = [*unsteady, Flag("unchecked", "the checks of the result have not been done", blocks=True)]
+        measured(result)
     if checks:
-        if measured is not None:
-            result.flags = [*unsteady, Flag("unchecked", "the checks of the result have not been done", blocks=True)]
-            measured(result)
-        try:
-            _doubt(runner, suite, threat, result, different, probabilities)
-            result.flags += [*ladder.unlevelled(result), *audit.audit(runner, suite, threat, result)]
-        except (MemoryError, RuntimeError) as error:  # what was measured stays; nothing may be concluded from it
-            said = next(iter(str(error).splitlines()), "out of memory")
-            result.flags = [Flag("unchecked", f"the checks of the result could not be done: {said}", blocks=True)]
-    result.flags = [*unsteady, *result.flags, *steadiness.last()]
+        raised += _costing_itself(lambda: _doubt(runner, suite, threat, result, different, probabilities))
+        raised += ladder.unlevelled(result)
+        raised += _costing_itself(lambda: audit.audit(runner, suite, threat, result))
+    result.flags = [*raised, *_costing_itself(steadiness.last)]
     _overhead(runner, result)
     return result
 
@@ -174,9 +174,21 @@ def _curve(runner: Runner, suite: Suite, threat: Threat, result: Evaluation) -> 
         result.curve.append({"epsilon": radius.epsilon, **counted(found.right)})
 
 
+def _costing_itself(check: Callable[[], list[Flag]]) -> list[Flag]:
+    """The flags of a check; should it fail, whatever it was that failed, one that says so and blocks.
+
+    What was measured stays; only nothing may be concluded from it.
+    """
+    try:
+        return check()
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        return [Flag("unchecked", f"the checks of the result could not all be done: {said}", blocks=True)]
+
+
 def _doubt(
     runner: Runner, suite: Suite, threat: Threat, result: Evaluation, different: float, probabilities: bool
-) -> None:
+) -> list[Flag]:
     """Raise flags; where one would block, look a second time and keep what that does not settle."""
 
     def averaged() -> bool:
@@ -211,7 +223,7 @@ def _doubt(
             **_probed(runner, threat, result, second=True),
         )
         raised = flags.settled(raised, flags.check(again))
-    result.flags = [*raised, *flags.overstated(result, suite.attacks, doubt), *failed[:1]]
+    return [*raised, *flags.overstated(result, suite.attacks, doubt), *failed[:1]]
 
 
 def _linear(

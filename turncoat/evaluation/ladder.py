@@ -63,14 +63,9 @@ def climb(
             if rungs[-1]["took"] < LEVEL:
                 break
         below = outcome.harm
-    assert found.harm is not None
-    result.correct[name], result.harm[name] = found.right, found.harm
-    result.kinds[name], result.rungs[name] = planned.kind, rungs
+    result.rungs[name] = rungs
     result.passes[name] = {way: round(sum(rung[way] for rung in rungs), 3) for way in ("forward", "backward")}
-    if planned.spatial:
-        result.threats[name] = None
-    elif planned.threat:
-        result.threats[name] = {"norm": mine.norm, "epsilon": mine.epsilon}
+    result.enter(name, planned, mine, found)
 
 
 def unlevelled(result: Evaluation) -> list[Flag]:

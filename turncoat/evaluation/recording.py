@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from turncoat.evaluation.calibration_error import calibration_error
 from turncoat.evaluation.results import Bools, Evaluation, counted
 from turncoat.files import read_json, sha256, write_atomic, write_json
 
+if TYPE_CHECKING:
+    from turncoat.evaluation.written import About
+
 SCHEMA = 1
+BROUGHT = "brought"  # stands for the method of a network that no arm made
 CODE = ("stages", "turncoat", "dvc.yaml", "pyproject.toml", "requirements.txt")  # what makes a record, besides settings
 
 
@@ -119,6 +123,39 @@ def cell_record(
         },
         "weights": training["weights"],
         **({"tuning": training["tuning"]} if "tuning" in training else {}),
+    }
+
+
+def brought_record(result: Evaluation, cell: Mapping[str, Any], about: "About") -> dict[str, Any]:
+    """The record of a network that no arm of a study made, but for its `examples`; its weights are the last and best.
+
+    Args:
+        cell: the data set, the name that it goes by beside the study's arms, the seed of its evaluation.
+    """
+    weights = about.told.get("sha256", "")
+    return {
+        "schema": SCHEMA,
+        "cell": dict(cell),
+        "method": BROUGHT,
+        "fingerprint": about.fingerprint,
+        "settings": {
+            "arm": {"method": BROUGHT, "network": about.name, **about.told},
+            "dataset": {"threat": {"norm": about.threat.norm, "epsilon": about.threat.epsilon}},
+            "suite": dict(about.suite),
+        },
+        "threat": {"norm": about.threat.norm, "epsilon": about.threat.epsilon},
+        "classes": list(about.classes),
+        "best": measurements(result, about.classes),
+        "last": {"clean": counted(result.clean), "attacks": {}},
+        "validation": {},
+        "flags": flag_rows(result),
+        "cost": {
+            "training": {"images": 0, "forward": 0.0, "backward": 0.0},
+            "evaluation": evaluation_cost(result),
+            "parameters": about.parameters,
+        },
+        "weights": {"best": weights, "last": weights},
+        "command": about.command,
     }
 
 

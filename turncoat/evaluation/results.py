@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from turncoat.attacks import Threat
+    from turncoat.evaluation.planned import Planned
 
 Bools = NDArray[np.bool_]
 Shares = NDArray[np.float64]
@@ -127,6 +131,16 @@ class Evaluation:
     def clean(self) -> Bools:
         right: Bools = self.prediction == self.label
         return right
+
+    def enter(self, name: str, planned: "Planned", threat: "Threat", found: Outcome) -> None:
+        """Enter what an attack left, and the threat it was under where that is one of its own."""
+        self.correct[name], self.kinds[name] = found.right, planned.kind
+        if found.harm is not None:
+            self.harm[name] = found.harm
+        if planned.spatial:
+            self.threats[name] = None
+        elif planned.threat:
+            self.threats[name] = {"norm": threat.norm, "epsilon": threat.epsilon}
 
     @property
     def in_worst(self) -> list[str]:

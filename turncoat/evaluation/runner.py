@@ -130,17 +130,10 @@ class Runner:
         mine = planned.threat or threat
         self.take_passes()
         found, fell = self.attack(name, planned, mine, among, f"{position} {name}".strip())
-        result.correct[name] = found.right
-        if found.harm is not None:
-            result.harm[name] = found.harm
-        result.kinds[name] = planned.kind
         result.passes[name] = self.take_passes()
         if fell:
             result.parts[name] = fell
-        if planned.spatial:
-            result.threats[name] = None
-        elif planned.threat:
-            result.threats[name] = {"norm": mine.norm, "epsilon": mine.epsilon}
+        result.enter(name, planned, mine, found)
 
     def take_spots(self) -> int:
         """Images asked of the attacked network once more, since the last call."""

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from turncoat.attacks import Threat, apgd, pgd, square
 from turncoat.evaluation.flags import points
+from turncoat.evaluation.ladder import standing
 from turncoat.evaluation.planned import Planned
-from turncoat.evaluation.results import BLACK_BOX, ITERATIVE, SECOND_LOOK, Evaluation
+from turncoat.evaluation.results import ITERATIVE, SECOND_LOOK, Evaluation
 from turncoat.evaluation.runner import Runner
 
 
@@ -34,14 +35,11 @@ def second_look(runner: Runner, result: Evaluation, threat: Threat) -> float:
 
     Returns the points of the worst case that the last gradient attack took off: where two strong ones in a row take
     something off, a third would too.
-
-    The gradient attacks also meet what only a black box or a single step has turned: whether gradients can turn it is
-    what some flags hang on.
     """
     last = 0.0
     for name, planned in looks(runner.random).items():
         before = points(result.worst)
-        among = result.outcome(result.in_worst if planned.kind == BLACK_BOX else result.of_kinds(ITERATIVE)).open
+        among = standing(result, planned)
         runner.apply(result, name, planned, threat, among)
         result.met[name] = int(among.sum())
         if planned.kind == ITERATIVE:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256
 from turncoat.models.classifiers import Classifier
-from turncoat.models.foreign import library_normalisation
+from turncoat.models.foreign import is_factory, library_normalisation, source_of
 from turncoat.settings import DatasetSettings, NormalisationSettings
 
 NETWORKS_FOLDER = "TURNCOAT_NETWORKS"
@@ -167,6 +167,25 @@ def given_classifier(
     fill(classifier.network, state, path)
     told = {"weights": path.name, "sha256": checksum, "normalisation": {"mean": list(mean), "std": list(std)}}
     return classifier.eval(), told
+
+
+def checksums(settings: DatasetSettings) -> dict[str, str]:
+    """Name -> SHA-256 of each file that a data set's network is made of: given weights, the file of a factory.
+
+    What a factory's file imports is not looked at.
+
+    Raises:
+        TurncoatError: one of them is not there.
+    """
+    files: dict[str, Path] = {}
+    if is_factory(settings.model):
+        source = source_of(settings.model)
+        if source is None or not source.is_file():
+            raise TurncoatError(f"model {settings.model}: {source or 'its module'} is not there")
+        files[settings.model] = source
+    if settings.baseline:
+        files[settings.baseline.weights] = find(settings.baseline.weights)
+    return {name: sha256(file) for name, file in files.items()}
 
 
 def _normalisation(

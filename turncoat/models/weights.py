@@ -106,13 +106,13 @@ def load(path: Path | str, device: torch.device | str = "cpu", trusted: Collecti
         TurncoatError: not a safetensors file of turncoat (what it is instead is said), a checksum that does not match,
             tensors that do not fit, a file that names code which is not trusted.
     """
-    remedy = "if this study made it, delete it and run `dvc repro`"
+    remedy = "if this study made it, `dvc repro` makes it anew"  # it may be a user's own: never "delete it"
     try:
         if foreign := _foreign(Path(path)):
             raise TurncoatError(
-                f"{path}: {foreign}, not a weights file that turncoat wrote; to evaluate it, load it into its network "
-                "and call turncoat.evaluation.evaluate(model, images, labels, threat, suite), or name it as "
-                "datasets.<name>.baseline.weights in params.yaml (docs/networks.md)"
+                f"{path}: {foreign}, not a weights file that turncoat wrote; to evaluate it, name its network "
+                f"too: `python -m turncoat.evaluation --model resnet20 --weights {path}` (docs/own-network.md); to "
+                "train from it, name it as datasets.<name>.baseline.weights in params.yaml (docs/networks.md)"
             )
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["turncoat"])

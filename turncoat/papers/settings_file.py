@@ -1,4 +1,4 @@
-"""data/settings.json: all settings of a study as JSON, for DVC to compare and for the report to read arms in full."""
+"""data/settings.json: all settings of a study as JSON, of which each cell depends on its part; arms in full."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,13 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
     `code`      checksum of the code that has these defaults
     `trials`    data set -> tuned arm of the study -> number of a trial -> the arm at that point of its grid
     `listings`  data set -> what lies where its own images are read, as names and times of change tell; or null
+    `given`     data set -> checksums of the files that its network is made of: weights, a factory's code; or null
+    `beside`    folder of study.beside -> checksum of the record there
     """
     from turncoat.data.folder import listing
+    from turncoat.models.given import checksums
     from turncoat.papers.arms import resolved, trials
+    from turncoat.reporting import beside
     from turncoat.tuning import put
 
     study = settings.study
@@ -42,7 +46,9 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
         }
         for name in study.datasets
     }
-    return _stated(settings, path) | {"resolved": there, "code": _code(), "trials": tried, "listings": own}
+    given = {name: checksums(settings.datasets[name]) or None for name in study.datasets}
+    seen = {"trials": tried, "listings": own, "given": given, "beside": beside.checksums(settings)}
+    return _stated(settings, path) | {"resolved": there, "code": _code(), **seen}
 
 
 def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
@@ -52,7 +58,7 @@ def resolver(settings: Settings, path: Path | str = "params.yaml") -> Resolve:
     """
     kept = read_json(FILE) if FILE.exists() else {}
     there = kept.pop("resolved", None)
-    for name in ("listings", "trials"):
+    for name in ("listings", "trials", "given", "beside"):
         kept.pop(name, None)
     if there is None or kept != _stated(settings, path) | {"code": _code()}:
         there = contents(settings, path)["resolved"]

@@ -19,7 +19,7 @@ from turncoat.reporting.claims import Claim, Paper
 from turncoat.reporting.conclusions import conclude
 from turncoat.reporting.drawing import Drawn
 from turncoat.reporting.measures import NORMS, accuracy
-from turncoat.reporting.record import Cell, Record
+from turncoat.reporting.record import Cell
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import beside, p_text, points
@@ -64,7 +64,7 @@ def render(
         summary=_summary(papers, verdicts),
         claims=claims,
         conclusions=concluded,
-        met=[word for word in WORDS if any(word in _words(row) for row in claims if row["claim"].kind == "headline")],
+        met=[word for word in WORDS if word in _words(claims) | {said.word for said in concluded}],
         terms=words.met(row["claim"].says for row in claims if row["claim"].kind == "headline"),
         attacks={name: words.attack(plan) for name, plan in _suite(study).items()},
         reach={paper.name: _reach([row for row in claims if row["paper"] is paper]) for paper in papers},
@@ -135,8 +135,9 @@ def _marks(claims: Sequence[Mapping[str, Any]]) -> str:
     return "‡" * any(verdict.note for verdict in of) + "§" * any(verdict.alone for verdict in of)
 
 
-def _words(row: Mapping[str, Any]) -> list[str]:
-    return [verdict.word for verdict in row["verdicts"]]
+def _words(claims: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The words of the headline claims."""
+    return {verdict.word for row in claims if row["claim"].kind == "headline" for verdict in row["verdicts"]}
 
 
 def _reach(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -164,7 +165,10 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
     """A claim with its verdicts, one a data set, and the rule that decides it in words."""
     measured, studied = claim.measured, study.settings.study.datasets
     mine = [verdict for verdict in verdicts if (verdict.paper, verdict.claim) == (paper.name, claim.id)]
-    elsewhere = "".join(f"; on {name}: {pair.arm} and {pair.against}" for name, pair in claim.on.items())
+    elsewhere = "".join(
+        f"; on {name}: {other.arm} and {other.against}{f' under {other.metric}' if other.metric else ''}"
+        for name, other in claim.on.items()
+    )
     asked = f"; needs {claim.needs.what}: {100 * claim.needs.least:g} % or more" if claim.needs else ""
     second = measured.against_metric or measured.metric
     metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"
@@ -212,15 +216,15 @@ def _explorer(study: Study) -> list[dict[str, Any]]:
             cells = study.of(dataset, arm)
             values = {metric: accuracy(study, dataset, arm, metric) for metric in metrics}
             numbers = [
-                Number(v.text, v.mean, " ".join(_source(cell, metric, record) for cell, record in cells)) if v else None
+                Number(v.text, v.mean, " ".join(_source(study, cell, metric) for cell, record in cells)) if v else None
                 for metric, v in values.items()
             ]
             steps = " ".join(stage for cell, _ in cells for stage in cell.stages)
-            name = f"mean of {len(cells)}"
-            rows.append(_row(dataset, arm, name, "mean", numbers, f"dvc repro -f -s {steps}"))
-            for cell, record in cells:
-                singles = [_single(cell, record, metric) for metric in metrics]
-                rows.append(_row(dataset, arm, str(cell.seed), "seed", singles, cell.command))
+            own = study.command(cells[0][0]) if cells[0][0] in study.beside else f"dvc repro -f -s {steps}"
+            rows.append(_row(dataset, arm, f"mean of {len(cells)}", "mean", numbers, own))
+            for cell, _ in cells:
+                singles = [_single(study, cell, metric) for metric in metrics]
+                rows.append(_row(dataset, arm, str(cell.seed), "seed", singles, study.command(cell)))
     return rows
 
 
@@ -230,18 +234,18 @@ def _row(
     return {"dataset": dataset, "arm": arm, "seed": seed, "kind": kind, "numbers": numbers, "command": command}
 
 
-def _single(cell: Cell, record: Record, metric: str) -> Number | None:
-    count = record.best.count(metric)
+def _single(study: Study, cell: Cell, metric: str) -> Number | None:
+    count = study.records[cell].best.count(metric)
     if count is None:
         return None
-    return Number(f"{100 * count.accuracy:.2f}", 100 * count.accuracy, _source(cell, metric, record))
+    return Number(f"{100 * count.accuracy:.2f}", 100 * count.accuracy, _source(study, cell, metric))
 
 
-def _source(cell: Cell, metric: str, record: Record) -> str:
+def _source(study: Study, cell: Cell, metric: str) -> str:
     """`reports/records/digits/pgd/0/record.json#best.attacks.pgd-20`: where the count behind a number stands."""
-    inside = "attacks." if metric in record.best.attacks else "measures." if metric in record.best.measures else ""
-    field = f"{inside}{metric}"
-    return f"reports/records/{cell}/record.json#best.{field}"
+    best = study.records[cell].best
+    inside = "attacks." if metric in best.attacks else "measures." if metric in best.measures else ""
+    return f"{study.path(cell).relative_to(study.root).as_posix()}#best.{inside}{metric}"
 
 
 def _provenance(study: Study) -> list[dict[str, Any]]:

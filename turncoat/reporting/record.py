@@ -233,9 +233,9 @@ class Passes(_Read):
 
 
 class TrainingPasses(Passes):
-    """Passes per image and epoch; `images` is how many images were seen, every epoch anew."""
+    """Passes per image and epoch; `images` is how many images were seen, every epoch anew: none, if nothing trained."""
 
-    images: PositiveInt
+    images: NonNegativeInt
 
 
 class Cost(_Read):
@@ -278,7 +278,7 @@ class _Threat(_Read):
 
 
 class Record(_Read):
-    """record.json, version 1."""
+    """record.json, version 1. `command`: what made it, where no stage of a study did."""
 
     version: Literal[1] = Field(alias="schema")
     cell: _Identity
@@ -294,6 +294,7 @@ class Record(_Read):
     cost: Cost
     examples: dict[str, str]
     weights: dict[str, str]
+    command: str | None = None
     tuning: Tuning | None = None
 
     def blocking(self, metric: str) -> list[RecordedFlag]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -29,18 +29,29 @@ class Resolve(Protocol):
 
 @dataclass(frozen=True)
 class Study:
-    """Everything the report is made of. `records` and `missing` together hold every cell that params.yaml names."""
+    """Everything the report is made of. `records` and `missing` together hold every cell that params.yaml names.
+
+    `beside`: the folders of records that no arm of the study made (beside.py). Each is shown like an arm, which
+    `settings.study.arms` then names at its end, with the one seed that it was evaluated with.
+    """
 
     root: Path
     settings: Settings
     records: Mapping[Cell, Record]
     missing: Mapping[Cell, str]
     resolve: Resolve
+    beside: Mapping[Cell, Path] = field(default_factory=dict)
 
     def of(self, dataset: str, arm: str) -> list[tuple[Cell, Record]]:
         """The cells of one arm on one data set that have a record, by seed."""
-        cells = (Cell(dataset, arm, seed) for seed in self.settings.study.seeds)
+        cells = [Cell(dataset, arm, seed) for seed in self.settings.study.seeds]
+        cells += [cell for cell in self.beside if (cell.dataset, cell.arm) == (dataset, arm) and cell not in cells]
         return [(cell, self.records[cell]) for cell in cells if cell in self.records]
+
+    def command(self, cell: Cell) -> str:
+        """The shell command that makes the cell's record anew."""
+        record = self.records.get(cell)
+        return (record.command if record else None) or cell.command
 
     def plan(self, dataset: str, arm: str) -> dict[str, Any]:
         """The arm's settings, every default filled in, as its first record holds them."""
@@ -80,6 +91,8 @@ class Study:
 
     def path(self, cell: Cell, file: str = "record.json") -> Path:
         """A file beside the cell's record."""
+        if cell in self.beside:
+            return self.root / self.beside[cell] / file
         return self.root / "reports" / "records" / cell.dataset / cell.arm / str(cell.seed) / file
 
     def history(self, cell: Cell) -> list[dict[str, Any]]:
@@ -116,7 +129,7 @@ class Study:
             if not path.exists():
                 return None
             if sha256(path) != self.records[cell].examples["sha256"]:
-                raise TurncoatError(f"{path}: not the file its record names; run `{cell.command}`")
+                raise TurncoatError(f"{path}: not the file its record names; run `{self.command(cell)}`")
             arrays = _examples(path, self.records[cell].examples["sha256"])
             if (row := _by_image(arrays, metric, self.records[cell], seen)) is None:
                 return None
@@ -124,7 +137,7 @@ class Study:
             if index is None:
                 index = arrays["index"].tolist()
             elif index != arrays["index"].tolist():
-                raise TurncoatError(f"{path}: other test images than {cells[0]}; run `{cell.command}`")
+                raise TurncoatError(f"{path}: other test images than {cells[0]}; run `{self.command(cell)}`")
         return (np.stack(rows), index or []) if rows else None
 
 
@@ -180,12 +193,7 @@ def load(settings: Settings, resolve: Resolve, root: Path | str = ".", kept: boo
         if not path.exists():
             missing[cell] = "no record"
             continue
-        try:
-            record = Record.model_validate(read_json(path))
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"])
-            raise TurncoatError(f"{path}: {where}: {fault['msg']}; run `{cell.command}`") from error
+        record = read_record(path, cell.command)
         if Cell(record.cell.dataset, record.cell.arm, record.cell.seed) != cell:
             missing[cell] = f"its record is of {record.cell.dataset}/{record.cell.arm}/{record.cell.seed}"
         elif not kept and (departure := _departure(record, cell, settings, resolve)):
@@ -195,12 +203,22 @@ def load(settings: Settings, resolve: Resolve, root: Path | str = ".", kept: boo
     return study
 
 
+def read_record(path: Path, command: str) -> Record:
+    """A record; `command` makes it anew.
+
+    Raises:
+        TurncoatError: as `load`.
+    """
+    try:
+        return Record.model_validate(read_json(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise TurncoatError(f"{path}: {where}: {fault['msg']}; run `{command}`") from error
+
+
 def _departure(record: Record, cell: Cell, settings: Settings, resolve: Resolve) -> str | None:
     """The first setting of params.yaml that the record was not made with, as a dotted path, or None."""
-    suite = settings.study.suite
-    recorded = record.settings
-    of_dataset = recorded.get("dataset", {})  # what a cell hangs on: threat and network; its schedule is in the arm
-    dataset = {key: value for key, value in settings.datasets[cell.dataset].model_dump().items() if key in of_dataset}
     expected = resolve(cell.dataset, cell.arm)
     if (grid := settings.arms[cell.arm].get("tune")) is not None:  # what the trials came to stands in the record alone
         if record.tuning is None or record.tuning.grid != grid:
@@ -209,11 +227,31 @@ def _departure(record: Record, cell: Cell, settings: Settings, resolve: Resolve)
         if record.tuning.seeds != plan.seeds or len(record.tuning.trials) != len(plan.trials):
             return "study.tuning"
         expected = put(expected, record.tuning.chosen)
-    return (
-        _difference(expected, recorded.get("arm"), f"arms.{cell.arm}")
-        or _difference(dataset, of_dataset, f"datasets.{cell.dataset}")
-        or _difference({"name": suite, **settings.suites[suite].model_dump()}, recorded.get("suite"), f"suites.{suite}")
+    found = _difference(expected, record.settings.get("arm"), f"arms.{cell.arm}")
+    return found or met_otherwise(record, cell, settings)
+
+
+def met_otherwise(record: Record, cell: Cell, settings: Settings) -> str | None:
+    """The first setting of the data set or the suite that it was not evaluated with, as a dotted path, or None."""
+    suite = settings.study.suite
+    recorded = record.settings
+    of_dataset = recorded.get("dataset", {})  # what a cell hangs on: threat and network; its schedule is in the arm
+    dataset = {key: value for key, value in settings.datasets[cell.dataset].model_dump().items() if key in of_dataset}
+    if dataset.get("baseline"):
+        dataset["baseline"] = _given(dataset["baseline"], of_dataset["baseline"])
+    return _difference(dataset, of_dataset, f"datasets.{cell.dataset}") or _difference(
+        {"name": suite, **settings.suites[suite].model_dump()}, recorded.get("suite"), f"suites.{suite}"
     )
+
+
+def _given(asked: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What settings say of given weights; what they leave to the file, checksum and normalisation, is the record's."""
+    plain = isinstance(asked["normalisation"], Mapping)
+    return {
+        "weights": Path(asked["weights"]).name,
+        "sha256": asked["sha256"] or told.get("sha256"),
+        "normalisation": asked["normalisation"] if plain else told.get("normalisation"),
+    }
 
 
 def _difference(now: Any, then: Any, where: str) -> str | None:

@@ -65,7 +65,7 @@ def best(column: Sequence[Estimate | None]) -> int | None:
 
 def missing_table(study: Study) -> Table:
     """The cells that params.yaml names and the report lacks, each with the reason and the command that makes it."""
-    rows = [[str(cell), why, cell.command] for cell, why in study.missing.items()]
+    rows = [[str(cell), why, study.command(cell)] for cell, why in study.missing.items()]
     caption = f"{len(rows)} of {len(rows) + len(study.records)} cells are not run"
     return Table("missing", caption, ["cell", "why", "command"], rows, align="lll")
 
@@ -99,7 +99,7 @@ def checkpoints_table(study: Study, dataset: str) -> Table:
     metrics = [name for name in ("clean", "pgd-20") if name == "clean" or name in study.attacks(dataset)]
     rows = []
     for arm in study.arms(dataset):
-        epochs_ = [str(record.validation["best_epoch"]) for _, record in study.of(dataset, arm)]
+        epochs_ = [str(record.validation.get("best_epoch", "–")) for _, record in study.of(dataset, arm)]
         values = [accuracy(study, dataset, arm, m, which) for m in metrics for which in ("best", "last")]
         rows.append([arm, " ".join(epochs_), *(value.text if value else "–" for value in values)])
     header = ["arm", "best epochs", *(f"{metric}, {which}" for metric in metrics for which in ("best", "last"))]

@@ -131,7 +131,10 @@ def tune(name, **entry):
         (tune("reverse-tuned", tune={"bound": [0.1, 0.2]}), "reverse-tuned.tune_by: clean or robust is wanted"),
         (lambda p: p["study"]["arms"].append("mart-tuned"), "study.arms: arms.mart-tuned has grid"),
         (lambda p: p["study"]["tuning"].update(arms=["mart"]), "study: arms: mart stands under tuning.arms already"),
-        (lambda p: p["study"]["tuning"].update(arms=["rat-large"]), "study.tuning.arms: arms.rat-large has no grid"),
+        (
+            lambda p: p["study"]["tuning"].update(arms=["advamd-iterates"]),
+            "study.tuning.arms: arms.advamd-iterates has no grid",
+        ),
         (lambda p: p["study"]["tuning"].update(arms=["mort-tuned"]), "mort-tuned is not defined"),
         (lambda p: p["study"]["tuning"].update(seeds=[0]), "tuning.seeds: 0 is a seed of the study too"),
         (lambda p: p["study"]["tuning"].update(trials=[1, 2]), "trials: 0, 1 and so on are wanted"),

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from turncoat.errors import TurncoatError
+from turncoat.errors import TurncoatError, there_are
 
 LESS_MEMORY = (
     "nothing was made smaller: in params.yaml, lower batch_size (of datasets.<name>.training or finetuning, or of the "
@@ -57,7 +57,7 @@ def known(what: str, name: str, names: dict[str, object]) -> None:
         TurncoatError: lists the names that there are.
     """
     if name not in names:
-        raise TurncoatError(f"--{what} {name}: not defined in params.yaml; there are {', '.join(names)}")
+        raise TurncoatError(f"--{what} {name}: not defined in params.yaml; {there_are(name, names)}")
 
 
 def data_folder(dataset: str) -> Path:

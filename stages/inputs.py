@@ -1,22 +1,26 @@
 """What the other stages depend on, in a form that DVC reads fast; a study that could not run to its end stops here.
 
 Writes data/settings.json: params.yaml merged with the papers' arms, as JSON, and the arms with all their defaults. And
-every data/code/*.json that dvc.yaml names: checksums of the files that a stage's results rest on, which are those
-behind its imports (`turncoat.closure`). Training an arm rests on the code of its own method. DVC reads params and
-writes dvc.lock anew for every stage: with YAML, and with folders in place of the checksums, that cost seconds a cell.
+for each cell two files that dvc.yaml names. data/settings/*.json is its part of these settings, by the names under
+`meta.settings`. data/code/*.json has checksums of the files that its results rest on, which are those behind its
+imports (`turncoat.closure`); training an arm rests on the code of its own method. Everything is checked before anything
+is written, so a refused setting leaves these folders as they were.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stages.common import parse, run
-from stages.pipeline import Cell, cells
+from stages.pipeline import Cell, cells, part
 from stages.places import check_places
 from turncoat.closure import ROOT, checksums, closure
+from turncoat.errors import TurncoatError
 from turncoat.files import write_json
-from turncoat.settings import Settings, load
+from turncoat.settings import Settings, load, validate
 from turncoat.tuning import SUFFIX
 
-CODE = "data/code/"
+CODE, SETTINGS = "data/code/", "data/settings/"
 PARTS = {"analyse": ("analysis",), "report": ("figures", "tables")}  # modules of a paper that a stage asks for by name
 
 
@@ -24,6 +28,8 @@ def main() -> None:
     parse(__doc__)
 
     from turncoat.evaluation import build_suite
+    from turncoat.evaluation.suite import plan_attack
+    from turncoat.methods.universal import StoredSettings
     from turncoat.papers.check import check, check_folders
     from turncoat.papers.settings_file import FILE, contents
 
@@ -32,11 +38,31 @@ def main() -> None:
     check_places(settings.study.datasets)
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
+    for name, raw in settings.perturbations.items():
+        plan_attack(raw, f"perturbations.{name}")
+    for name, raw in settings.universal.items():
+        validate(StoredSettings, raw, f"universal.{name}")
     stated = contents(settings)
-    write_json(FILE, stated)
-    wanted = {dep: cell for cell in cells(stated).values() for dep in cell.deps if dep.startswith(CODE)}
-    for dep, cell in wanted.items():
-        write_json(Path(dep), checksums(closure(modules(cell, settings)) | texts(cell.stage)))
+    wanted: dict[Path, Any] = {FILE: stated}
+    for cell in cells(stated).values():
+        for dep in cell.deps:
+            if dep.startswith(SETTINGS):
+                wanted[Path(dep)] = {name: setting(stated, name) for name in cell.settings}
+            elif dep.startswith(CODE) and Path(dep) not in wanted:
+                wanted[Path(dep)] = checksums(closure(modules(cell, settings)) | texts(cell.stage))
+    for path, content in wanted.items():
+        write_json(path, content)
+    for path in [*Path(CODE).rglob("*.json"), *Path(SETTINGS).rglob("*.json")]:
+        if path not in wanted:  # of a cell that there is no more
+            path.unlink()
+
+
+def setting(stated: Mapping[str, Any], name: str) -> Any:
+    """The value at a dotted name; None where it is left to its default."""
+    try:
+        return part(stated, name)
+    except TurncoatError:
+        return None
 
 
 def modules(cell: Cell, settings: Settings) -> list[str]:

@@ -1,19 +1,16 @@
 """Which cells of a study without DVC are done: a mark each, which holds as long as what its results rest on.
 
-What that is, dvc.yaml says: the cell's command, its code and its part of params.yaml, and the same of all that it
-follows.
+What that is, dvc.yaml says: the cell's command, the files with the checksums of its code and with its part of
+params.yaml, and the same of all that it follows.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from stages.pipeline import Cell, part
-from turncoat.errors import TurncoatError
-from turncoat.files import checksum, read_json, write_atomic
+from stages.pipeline import Cell
+from turncoat.files import checksum, write_atomic
 
 FOLDER = Path(".scratch/bare")
 
@@ -24,19 +21,6 @@ class Marks:
     def __init__(self, cells: Mapping[str, Cell]) -> None:
         self.cells = cells
         self._digests: dict[str, str] = {}
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """params.yaml as `inputs` found it."""
-        settings: dict[str, Any] = read_json("data/settings.json")
-        return settings
-
-    def _setting(self, name: str) -> Any:
-        """The value at a dotted name; None where it is left to its default."""
-        try:
-            return part(self.settings, name)
-        except TurncoatError:
-            return None
 
     def done(self, cell: Cell) -> bool:
         """Whether the cell was finished with these settings, this code, and on such files, and its files are there."""
@@ -57,7 +41,6 @@ class Marks:
             read = [dep for dep in cell.deps if not any(_overlap(dep, out) for out in made)]
             parts = [
                 cell.command[1:],
-                {name: self._setting(name) for name in cell.params},
                 {dep: checksum(dep) for dep in read},
                 [self.digest(other) for other in before],
             ]

@@ -27,7 +27,7 @@ class Cell:
     Attributes:
         name: DVC's name of it. stage: the part before the @. item: its choice of the matrix.
         command: the program and its arguments. deps, outs: paths, as in dvc.yaml.
-        params: dotted names in data/settings.json that it reads.
+        settings: dotted names in data/settings.json of what it reads, which `inputs` writes into a file of its own.
         follows: names of the cells that make what it depends on, in order.
     """
 
@@ -36,7 +36,7 @@ class Cell:
     item: Mapping[str, Any]
     command: list[str]
     deps: list[str]
-    params: list[str]
+    settings: list[str]
     outs: list[str]
     follows: list[str] = field(default_factory=list)
 
@@ -91,7 +91,6 @@ def _expanded(stage: str, plan: Mapping[str, Any], params: Mapping[str, Any]) ->
         item = dict(zip(matrix, choice, strict=True))
         known = {**params, "item": item}
         command = shlex.split(_filled(plan["cmd"], known))
-        read = [name for entry in plan.get("params", []) for names in entry.values() for name in names]
         made.append(
             Cell(
                 name=f"{stage}@{'-'.join(map(str, choice))}" if matrix else stage,
@@ -99,11 +98,16 @@ def _expanded(stage: str, plan: Mapping[str, Any], params: Mapping[str, Any]) ->
                 item=item,
                 command=[sys.executable if command[0] == "python" else command[0], *command[1:]],
                 deps=[_filled(path, known) for path in plan.get("deps", [])],
-                params=[_filled(name, known) for name in read],
-                outs=[_filled(path, known) for kind in ("outs", "metrics") for path in plan.get(kind, [])],
+                settings=[_filled(name, known) for name in plan.get("meta", {}).get("settings", [])],
+                outs=[_filled(path, known) for kind in ("outs", "metrics") for path in _paths(plan.get(kind, []))],
             )
         )
     return made
+
+
+def _paths(outs: list[str | dict[str, Any]]) -> list[str]:
+    """The paths of outputs, of which each stands alone or before its options."""
+    return [path for out in outs for path in ([out] if isinstance(out, str) else out)]
 
 
 def _filled(value: Any, known: Mapping[str, Any]) -> Any:

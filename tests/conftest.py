@@ -2,9 +2,16 @@
 
 import os
 
+from tests.defaults import DEFAULTS
 from tests.faults import table
 
 os.environ.setdefault("TURNCOAT_TRACKING", "off")  # the tests of tracking turn it on for themselves
+
+
+def pytest_report_header():
+    if (DEFAULTS.parents[1] / DEFAULTS.name).read_text() != DEFAULTS.read_text():
+        return "params.yaml is not what the project ships with: the tests run on tests/params.yaml instead"
+    return None
 
 
 def pytest_configure(config):

@@ -12,6 +12,7 @@ from benchmarks.__main__ import _versions
 from benchmarks.attacks import Worker, compare, ratios, table
 from benchmarks.commands import commands
 from benchmarks.ours import Multiplications
+from tests.defaults import DEFAULTS
 from turncoat import data, models
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
@@ -67,7 +68,7 @@ def given(tmp_path_factory):
     from stages import download
 
     folder = tmp_path_factory.mktemp("bench")
-    (folder / "params.yaml").symlink_to(ROOT / "params.yaml")
+    (folder / "params.yaml").symlink_to(DEFAULTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("PYTHONPATH", str(ROOT))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import official
+from tests.defaults import DEFAULTS
 from turncoat import data, models
 from turncoat.files import read_json, write_json
 
@@ -34,7 +35,7 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
     module.AutoAttack = Stand  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pyautoattack", module)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").symlink_to(Path(official.__file__).parents[1] / "params.yaml")
+    (tmp_path / "params.yaml").symlink_to(DEFAULTS)
     with monkeypatch.context() as patch:
         from stages import download
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.defaults import DEFAULTS
 from turncoat import reading, settings
 from turncoat.errors import TurncoatError
 from turncoat.papers import PAPERS
@@ -16,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def params():
-    return reading.read_yaml(ROOT / "params.yaml")
+    whole = settings.merged(DEFAULTS).values
+    return reading.read_yaml(DEFAULTS) | {"suites": {"quick": whole["suites"]["quick"]}}
 
 
 def written(tmp_path, params):
@@ -32,7 +34,8 @@ def refusal(tmp_path, params):
 
 
 def test_the_projects_own_params_load():
-    loaded = settings.load(ROOT / "params.yaml")
+    settings.load(ROOT / "params.yaml")  # whatever somebody has made of it
+    loaded = settings.load(DEFAULTS)
     assert loaded.study.seeds == [0, 1, 2]
     assert loaded.datasets["digits"].threat.epsilon == 0.15
 
@@ -155,7 +158,7 @@ def test_missing_file():
         ({"study.seeds": [0, 0]}, "seeds names something twice"),
         ({"study.seeds": [-1]}, "study.seeds.0"),
         ({"study.seeds": []}, "study.seeds"),
-        ({"study.arms": ["marrt"]}, "marrt is not defined; did you mean mart? There are standard"),
+        ({"study.arms": ["marrt"]}, "marrt is not defined; did you mean mart"),
         ({"study.datasets": ["digit"]}, "did you mean digits?"),
         ({"study.suite": "quik"}, "did you mean quick?"),
         ({"studdy": {}}, "unknown studdy; did you mean study?"),
@@ -198,7 +201,7 @@ def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
         ({"method": "rat", "epsilon": 2.0}, "unknown arms.mart.epsilon; it is called radius now"),
         ({"method": "reverse", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),
         ({"method": "adapted", "epsilon": 0.1}, "unknown arms.mart.epsilon; it is called bound now, in pixels"),
-        ({"method": "marrt"}, "arms.mart.method: 'marrt' is not defined; there are standard, "),
+        ({"method": "marrt"}, "arms.mart.method: 'marrt' is not defined; did you mean mart"),
         ({"method": "mart", "training": {"epoch": 3}}, "unknown arms.mart.training.epoch; did you mean epochs?"),
     ):
         params["arms"]["mart"] = change
@@ -210,7 +213,7 @@ def test_an_arms_own_settings_are_checked_by_its_method(tmp_path, params):
 def test_official_mart_is_the_codes_own_figures_at_8_255():
     from turncoat.papers.arms import arm_settings
 
-    attack = arm_settings(settings.load(ROOT / "params.yaml"), "mart-official").attack
+    attack = arm_settings(settings.load(DEFAULTS), "mart-official").attack
     assert attack.radius * 8 / 255 == pytest.approx(0.031, rel=1e-12)
     assert attack.relative_step * 8 / 255 == pytest.approx(0.007, rel=1e-12)
 
@@ -221,6 +224,7 @@ EDITS = [
     ("params.yaml", "study.suite=standard"),
     ("turncoat/data/datasets.yaml", "datasets.cifar10.training.epochs=31"),
     ("turncoat/evaluation/suites.yaml", "suites.full.images=100"),
+    ("turncoat/evaluation/suites.yaml", "suites.quick.audit=100"),
     *((f"turncoat/papers/{paper}/arms.yaml", None) for paper in PAPERS),
 ]
 
@@ -230,9 +234,9 @@ def test_an_edit_by_dvc_changes_one_line(tmp_path, file, edit):
     """DVC writes the whole file anew: it must be in the form that DVC gives it, comments and all."""
     from dvc.utils.hydra import apply_overrides
 
-    path = tmp_path / Path(file).name
-    before = (ROOT / file).read_text().splitlines()
-    path.write_text((ROOT / file).read_text())
+    path, source = tmp_path / Path(file).name, DEFAULTS if file == "params.yaml" else ROOT / file
+    before = source.read_text().splitlines()
+    path.write_text(source.read_text())
     if edit is None:
         edit = f"arms.{next(reversed(reading.read_yaml(path)['arms']))}.method=other"
     apply_overrides(path, [edit])
@@ -242,11 +246,11 @@ def test_an_edit_by_dvc_changes_one_line(tmp_path, file, edit):
 
 
 def test_params_yaml_is_short_enough_to_like():
-    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 130
+    assert len(DEFAULTS.read_text().splitlines()) <= 130
 
 
 def test_what_an_arm_is_stands_in_one_place_and_in_no_setting(tmp_path, params):
-    loaded = settings.load(ROOT / "params.yaml")
+    loaded = settings.load(DEFAULTS)
     assert loaded.says["mart-beta-1"]
     assert set(loaded.says) == set(loaded.arms)
     assert not [arm for arm, raw in loaded.arms.items() if "says" in raw]
@@ -259,9 +263,17 @@ def test_what_an_arm_is_stands_in_one_place_and_in_no_setting(tmp_path, params):
     assert "arms.mart-beta-1.says: a sentence is wanted" in refusal(tmp_path, params)
 
 
+def test_of_many_names_the_near_ones_are_told_and_few_others(tmp_path, params):
+    params["study"]["arms"] = ["mart-beta-2"]
+    said = refusal(tmp_path, params)
+    assert "study.arms: mart-beta-2 is not defined; did you mean mart-beta-" in said
+    assert said.endswith(" more")
+    assert len(said) < 400
+
+
 def test_two_files_with_an_arm_of_one_name_are_refused(tmp_path):
     for paper in ("a", "b"):
         (tmp_path / "papers" / paper).mkdir(parents=True)
         (tmp_path / "papers" / paper / "arms.yaml").write_text("arms:\n  twice: {method: pgd}\n")
     with pytest.raises(TurncoatError, match=r"papers/b/arms.yaml: arms.twice also stands in .*/papers/a/arms.yaml"):
-        settings.merged(ROOT / "params.yaml", tmp_path)
+        settings.merged(DEFAULTS, tmp_path)

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.defaults import DEFAULTS
 from turncoat import settings
 from turncoat.errors import TurncoatError
 from turncoat.papers.arms import check_arms, trials
@@ -79,7 +80,7 @@ def test_a_nested_setting_is_put_without_touching_the_arm():
 
 @pytest.fixture
 def params():
-    return merged(ROOT / "params.yaml").values
+    return merged(DEFAULTS).values
 
 
 def loaded(tmp_path, params):

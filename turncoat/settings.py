@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from turncoat.data_settings import DataSettings
+from turncoat.errors import there_are
 from turncoat.shelves import merged
 from turncoat.strict import Strict, validate
 from turncoat.study_settings import StudySettings
@@ -234,9 +235,7 @@ class Settings(Strict):
         ):
             for name in names:
                 if name not in known:
-                    near = difflib.get_close_matches(name, known, n=1)
-                    hint = f"did you mean {near[0]}? " if near else ""
-                    raise ValueError(f"{field}: {name} is not defined; {hint}There are {', '.join(known)}")
+                    raise ValueError(f"{field}: {name} is not defined; {there_are(name, known)}")
         tuned = self.study.tuning.arms
         if wrong := [arm for arm in self.study.arms if ("tune" in self.arms[arm]) != (arm in tuned)]:
             other = (

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.defaults import DEFAULTS
 from tests.evaluation.conftest import digits
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.__main__ import ALONE, main
@@ -216,8 +217,8 @@ def test_robustbench_is_asked_for_its_network(
     assert json.loads((folder / "f.json").read_text())["model"] == {"name": "robustbench:Carmon2019Unlabeled"}
 
 
-def test_the_packaged_suites_are_those_of_params_yaml() -> None:
-    alone, whole = load(ALONE), load(ROOT / "params.yaml")
+def test_what_stands_in_for_params_yaml_has_its_suites_and_perturbations() -> None:
+    alone, whole = load(ALONE), load(DEFAULTS)
     assert alone.suites == whole.suites
     assert alone.perturbations == whole.perturbations
 

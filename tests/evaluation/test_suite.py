@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.defaults import DEFAULTS
 from turncoat.attacks import Threat, pgd
 from turncoat.errors import TurncoatError
 from turncoat.evaluation import Suite, build_suite, evaluate
@@ -94,7 +95,7 @@ def test_a_wrong_suite_is_refused_with_its_path(settings: dict[str, Any], says: 
 
 
 def test_every_suite_of_the_study_stands() -> None:
-    settings = load("params.yaml")
+    settings = load(DEFAULTS)
     suites = {name: build_suite(name, given) for name, given in settings.suites.items()}
     assert {"quick", "standard", "full"} <= suites.keys()
     stored = {plan.stored for made in suites.values() for plan in made.attacks.values() if plan.stored}
@@ -105,7 +106,7 @@ def test_every_suite_of_the_study_stands() -> None:
 
 def test_what_a_suite_runs_on_random_networks_averages_its_draws() -> None:
     """Unseen threats too: an attack that is blind to the draws says little of a random network."""
-    made = build_suite("full", load("params.yaml").suites["full"])
+    made = build_suite("full", load(DEFAULTS).suites["full"])
     whole = torch.nn.Module()
     for random in (True, False):
         met = {name: plan for name, plan in made.attacks.items() if plan.meets(whole, random)}
@@ -113,7 +114,7 @@ def test_what_a_suite_runs_on_random_networks_averages_its_draws() -> None:
         assert all(bool(plan.draws) is random for plan in unseen.values())
         assert {plan.threat.norm for plan in unseen.values() if plan.threat} == {"linf", "l2", "l1"}
         assert sum(plan.spatial for plan in unseen.values()) == 2
-    assert build_suite("standard", load("params.yaml").suites["standard"]).batch_size == made.batch_size == "auto"
+    assert build_suite("standard", load(DEFAULTS).suites["standard"]).batch_size == made.batch_size == "auto"
 
 
 class Half(torch.nn.Module):

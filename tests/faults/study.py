@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.stages.test_study import ENVIRONMENT, ROOT, edit, shell, shrink
 
 CODE = ("stages", "turncoat", ".dvc")
-FILES = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore")
+FILES = ("tests/params.yaml", "dvc.yaml", ".dvcignore", ".gitignore")
 
 
 def lay(folder: Path, change: Callable[[dict], None] = shrink) -> Path:
@@ -18,7 +18,7 @@ def lay(folder: Path, change: Callable[[dict], None] = shrink) -> Path:
         skipped = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
     for name in FILES:
-        shutil.copy(ROOT / name, folder / name)
+        shutil.copy(ROOT / name, folder / Path(name).name)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     edit(folder, change)
     return folder

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tests.data.tiny import cifar_batch, idx, mnist, put, raw_file, serve, tar
+from tests.defaults import DEFAULTS
 from turncoat.data import Split, load, save, sources
 from turncoat.data.archives import MAX_EXPANSION
 from turncoat.data.fetch import obtain
@@ -43,7 +44,7 @@ def _no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
 def download(project: Path, mirror: Path | None = None, **data: object) -> tuple[int, str, float]:
     """Run the download stage for a data set `toy` in `project`, without network: exit status, message, seconds."""
     project.mkdir(exist_ok=True)
-    params = read_yaml(ROOT / "params.yaml")
+    params = read_yaml(DEFAULTS)
     params["datasets"] = {"toy": params["datasets"]["digits"] | {"data": data}}
     params["study"]["datasets"] = ["toy"]
     (project / "params.yaml").write_text(yaml.safe_dump(params))

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import browser
 from turncoat.tracking import paths, relay
 
 HOUSE = Path(__file__).parents[2]
@@ -348,7 +349,7 @@ def test_temporary_and_queued_experiments_reach_the_main_store(project: Path, mo
     (project / "dvc.yaml").write_text(
         f"stages: {{train: {{cmd: {sys.executable} train.py, deps: [train.py], params: [beta], outs: [model.txt]}}}}\n"
     )
-    (project / ".gitignore").write_text(".scratch/\nmlflow.db\nmlruns/\n")
+    (project / ".gitignore").write_text(".scratch/\nmlflow.db\nmlartifacts/\n")
     for command in ("git init -q", "dvc init -q", "git add -A", "git commit -qm study", "dvc repro -q", "git add -A"):
         shell(*command.split())
     shell("git", "commit", "-qm", "results")
@@ -372,6 +373,25 @@ def test_temporary_and_queued_experiments_reach_the_main_store(project: Path, mo
     assert current == (3,)
 
 
+def clicked(address: str, folder: Path) -> None:
+    """What docs/tracking.md promises: its link, and one click on the experiment once *Model training* is chosen."""
+    find = "[...document.querySelectorAll('{}')].filter(e => e.textContent.trim() === '{}').pop()"
+
+    def click(page: browser.Page, tags: str, text: str) -> None:
+        page.wait(f"Boolean({find.format(tags, text)})", 120)
+        page.run(f"{find.format(tags, text)}.click()")
+
+    with browser.Page(folder / "first") as page:
+        page.open(f"{address}/#/experiments/1/runs?workflowType=machine_learning")
+        click(page, "a", "digits/mart/0")
+        page.wait("document.body.innerText.includes('train_accuracy')", 120)
+    with browser.Page(folder / "second") as page:
+        page.open(f"{address}/#/experiments")
+        click(page, "button, label, span, div, input", "Model training")
+        click(page, "a", "turncoat")
+        page.wait("document.body.innerText.includes('digits/mart/0')", 120)
+
+
 @pytest.mark.slow
 def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = project / "study 100%41 #1 ü"
@@ -385,6 +405,8 @@ def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pyte
     )
     finish(start("mart"))
     assert run(code)[1] == ""
+    project = project.rename(project.with_name("moved"))
+    monkeypatch.chdir(project)
     port = free_port()
     ui = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "ui", "--port", str(port)],
@@ -409,7 +431,9 @@ def test_mlflow_ui_without_options_shows_it_all(project: Path, monkeypatch: pyte
             assert answer.read().count(b'"step"') == 20
         figure = f"{address}/get-artifact?run_uuid={ids['report']}&path=figures/tradeoff.svg"
         with urllib.request.urlopen(figure, timeout=20) as answer:
-            assert answer.read() == b"<svg/>"
+            assert answer.read() == b"<svg/>", "where the files lie now"
+        if browser.CHROMIUM:
+            clicked(address, project)
     finally:
         os.killpg(ui.pid, signal.SIGKILL)
         ui.wait()

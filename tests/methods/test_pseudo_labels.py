@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.defaults import DEFAULTS
 from tests.methods.small import CLASSES, batch_of, gradients, images_of, method, network, split_of
 from turncoat.data.batches import DeviceSplit
 from turncoat.errors import TurncoatError
@@ -178,7 +179,7 @@ def test_nobody_knows_which_labels_of_further_images_are_wrong():
 
 def test_settings_that_make_no_sense_are_named():
     def arm(**more):
-        settings = load().model_copy(update={"arms": {"mine": {"method": "mart", "semi": more}}})
+        settings = load(DEFAULTS).model_copy(update={"arms": {"mine": {"method": "mart", "semi": more}}})
         return arm_settings(settings, "mine")
 
     with pytest.raises(TurncoatError, match="nothing to label"):

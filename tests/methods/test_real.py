@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.defaults import DEFAULTS
 from turncoat import models
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
@@ -32,7 +33,7 @@ def test_every_arm_trains_on_published_images(tmp_path, source, epsilon):
     compute = resolve(ComputeSettings(device="cpu"))
     threat = Threat("linf", epsilon)
     look = validator(resident(data.validation.images, data.validation.labels, "cpu"), threat, seed=0, steps=2)
-    settings = load()
+    settings = load(DEFAULTS)
     for arm in ARMS:
         network = initialised(0, lambda: models.Classifier("small_cnn", 10, data.shape, data.mean, data.std))
         plan = arm_settings(settings, arm)

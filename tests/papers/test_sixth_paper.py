@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.defaults import DEFAULTS
 from turncoat.reading import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -63,14 +64,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text, lines = re.subn(r"^(PAPERS = \(.*)\)", r'\1, "toy")', the_list.read_text(), flags=re.M)
     assert lines == 1
     the_list.write_text(text)
-    params = read_yaml(ROOT / "params.yaml")
-    params["study"] = {"datasets": ["digits"], "arms": ["standard", "toy", "toy-plain"], "seeds": [0], "suite": "tiny"}
+    params = read_yaml(DEFAULTS)
+    params["study"] |= {"datasets": ["digits"], "arms": ["standard", "toy", "toy-plain"], "seeds": [0], "suite": "tiny"}
+    params["study"]["pretrained"] = []
     digits = params["datasets"]["digits"]
     digits["data"] |= {"train": 100, "validation": 50, "test": 50}
     digits["training"] |= {"epochs": 2}
     digits["finetuning"] |= {"epochs": 2}
     params["universal"] = {"sgd": {"form": "sgd", "passes": 1}}
-    params["suites"]["tiny"] = SUITE
+    params.setdefault("suites", {})["tiny"] = SUITE
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
 

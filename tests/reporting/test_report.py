@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.defaults import DEFAULTS
 from tests.reporting import synthetic
 from tests.reporting.conftest import ARMS, build
 from turncoat.papers import chapters
@@ -239,7 +240,7 @@ def test_tables_are_sound_latex(built: Path) -> None:
         for part in parts:
             assert [part.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
             spec = part.splitlines()[0].replace(r">{\raggedright\arraybackslash}", "")
-            columns = len(re.sub(r"p{\d+pt}", "p", spec.strip("{}")))
+            columns = len(re.sub(r"p{\d+pt}", "p", spec.strip()[1:-1]))
             rows = re.findall(r"^    (.*?) \\\\\*?$", part, re.MULTILINE)
             for row in rows:
                 if row.startswith((r"\multicolumn", r"\caption")):
@@ -259,8 +260,8 @@ def test_a_wide_table_is_stacked_and_a_claim_stands_in_words(built: Path) -> Non
     assert all(part.count("mart-no-kl &") == 3 for part in parts)
     assert text.count("mart-no-kl &") == 3
     verdicts = (built / "reports/tables/verdicts-digits.md").read_text()
-    assert "Under PGD-20, MART keeps clearly more accuracy than TRADES." in verdicts
-    assert "mart-over-trades-pgd" not in verdicts
+    assert "Under PGD-20, MART keeps more accuracy than plain adversarial training." in verdicts
+    assert "mart-over-pgd" not in verdicts
     assert re.search(r"\d+ more claims are not run", verdicts)
 
 
@@ -428,7 +429,7 @@ def test_the_stage_helps_without_loading_anything() -> None:
 @pytest.mark.fault(26, "the report stage over a study with a hole", "exit 2; 0 with --partial")
 def test_the_stage_refuses_missing_cells_unless_told_that_the_report_is_partial(tmp_path: Path) -> None:
     """The study's own params.yaml, and nothing run yet: a report all the same, and an exit status that tells."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(DEFAULTS, tmp_path)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TURNCOAT_TRACKING": "off"}
     for options, status in (([], 2), (["--partial"], 0)):
         command = [sys.executable, "-m", "stages.report", *options]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.defaults import DEFAULTS
 from tests.reporting import synthetic
 from turncoat.attacks import autoattack, pgd
 from turncoat.errors import TurncoatError
@@ -120,7 +121,7 @@ def test_a_margin_is_half_of_the_reported_effect(papers: list[Paper]) -> None:
 
 def test_every_arm_that_a_claim_compares_is_defined(papers: list[Paper]) -> None:
     """An arm renamed in params.yaml would turn its claims into "not run" without a word."""
-    defined = load_settings(PAPERS.parents[1] / "params.yaml").arms
+    defined = load_settings(DEFAULTS).arms
     compared = {arm for p in papers for claim in p.claims for pair in claim.pairs for arm in pair}
     swept = {arm for paper in papers for sweep in paper.sweeps for line in sweep.lines.values() for arm in line}
     assert compared | swept <= set(defined)

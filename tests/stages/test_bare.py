@@ -16,6 +16,7 @@ from stages import bare, inputs
 from stages.marks import Marks
 from stages.pipeline import Cell, cells
 from stages.walk import Unfinished
+from tests.defaults import DEFAULTS
 from turncoat.closure import checksums, closure
 from turncoat.errors import TurncoatError
 from turncoat.files import checksum, read_json
@@ -42,7 +43,7 @@ def machine(tmp_path):
     """A folder with the code and a tiny study, and an environment without the modules."""
     for name in ("stages", "turncoat"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    params = merged(ROOT / "params.yaml").values
+    params = merged(DEFAULTS).values
     params["study"] |= {"datasets": ["digits"], "arms": ["mart"], "seeds": [0], "suite": "tiny", "pretrained": []}
     params["study"]["arms"] = ["standard", "rat"]
     params["arms"]["rat"] |= {"subset": 20}
@@ -114,13 +115,20 @@ def test_it_needs_neither_dvc_nor_mlflow_nor_what_draws(machine):
 
 
 RAT = f"{module_of('rat').replace('.', '/')}.py"
-STUDY = {"datasets": ["digits"], "arms": ["mart", "rat"], "seeds": [0], "suite": "quick", "pretrained": []}
+STUDY = {
+    "datasets": ["digits"],
+    "arms": ["mart", "rat"],
+    "seeds": [0],
+    "suite": "quick",
+    "pretrained": [],
+    "tuning": {"arms": [], "trials": [0, 1, 2, 3, 4], "seeds": [100]},
+}
 
 
 def digests(folder, change):
     """What each cell's mark says after a change of params.yaml and the code of a copy of the repository."""
-    params = merged(ROOT / "params.yaml").values
-    params["study"] = dict(STUDY)
+    params = merged(DEFAULTS).values
+    params["study"] |= STUDY
     change(params)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     inputs.main()
@@ -169,6 +177,21 @@ def test_an_edit_undoes_what_rests_on_it_alone(here, change, anew):
     expected = {name for name in before if name.split("@")[0] in named}
     expected |= {f"{part.split('-')[0]}@digits-{part.split('-')[1]}-0" for part in anew - named}
     assert changed == expected
+
+
+def test_an_edit_of_a_grid_undoes_the_trials_of_its_arm_that_it_changes(here):
+    def tuned(params):
+        params["study"]["tuning"] = STUDY["tuning"] | {"arms": ["mart-tuned", "rat-tuned"]}
+
+    def changed(params):
+        tuned(params)
+        params["arms"]["mart-tuned"] = {"tune": {"beta": [0.25, 0.5, 1.5, 2.0, 5.0]}}
+
+    before, after = digests(here, tuned), digests(here, changed)
+    assert {name for name, digest in before.items() if after[name] != digest} == {
+        "trial@digits-mart-tuned-2-100",
+        *("finetune-tuned@digits-mart-tuned-0", "evaluate-tuned@digits-mart-tuned-0", "analyse@digits"),
+    }
 
 
 def edited(file, line):

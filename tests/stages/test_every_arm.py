@@ -17,11 +17,12 @@ import yaml
 
 from stages import analyse, baseline, download, evaluate, finetune, perturb, pretrain, report, trial
 from tests.data.pictures import cats_and_dogs
+from tests.defaults import DEFAULTS
 from turncoat.files import read_json
 from turncoat.settings import merged
 
 ROOT = Path(__file__).parents[2]
-PARAMS = merged(ROOT / "params.yaml").values
+PARAMS = merged(DEFAULTS).values
 IMAGES = {"digits": 60, "pictures": 24, "mnist": 60, "fashion_mnist": 60, "cifar10": 20}
 PICTURES = {  # of somebody's own, with a network of a library
     "data": {"source": "folder", "path": "images"},

@@ -11,6 +11,7 @@ import yaml
 
 from stages import analyse, baseline, download, evaluate, finetune, perturb, pretrain, report
 from stages.pipeline import cells
+from tests.defaults import DEFAULTS
 from turncoat import models
 from turncoat.data.fetch import in_mirror
 from turncoat.data.sources import raw_files
@@ -42,10 +43,10 @@ def run(monkeypatch, stage, **arguments):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A study of few digits whose network is a user's own, with a user's weights."""
-    params = read_yaml(ROOT / "params.yaml")
+    params = read_yaml(DEFAULTS)
     params["study"] |= {"datasets": ["digits"], "arms": ["advamd", "reverse"], "seeds": [0], "suite": "tiny"}
     params["study"] |= {"pretrained": []}
-    params["suites"]["tiny"] = {"attacks": {"pgd-20": {"attack": "pgd", "steps": 2}}}
+    params.setdefault("suites", {})["tiny"] = {"attacks": {"pgd-20": {"attack": "pgd", "steps": 2}}}
     params["universal"] = {}
     digits = params["datasets"]["digits"]
     digits["data"] |= {"train": 100, "validation": 50, "test": 50}

@@ -9,6 +9,7 @@ import pytest
 
 from stages.pipeline import Cell, cells, part
 from stages.walk import Unfinished, behind, walk, workers
+from tests.defaults import DEFAULTS
 from turncoat.errors import TurncoatError
 from turncoat.reading import read_yaml
 from turncoat.settings import merged
@@ -28,20 +29,17 @@ def test_the_cells_are_those_of_dvc_with_its_commands_dependencies_and_outputs(m
             stage = theirs[name]
             assert ["python", *cell.command[1:]] == stage.cmd.split()
             assert cell.command[0] == sys.executable
-            read = [dep for dep in stage.deps if dep.def_path != "data/settings.json"]
-            assert set(cell.deps) == {dep.def_path for dep in read}
-            asked = [dep for dep in stage.deps if dep.def_path == "data/settings.json"]
-            assert set(cell.params) == {name for dep in asked for name in dep.params}
+            assert set(cell.deps) == {dep.def_path for dep in stage.deps}
+            assert not stage.params, "a column of `dvc exp show` for each, beside those of params.yaml"
             assert set(cell.outs) == {out.def_path for out in stage.outs}
             before = {other.addressing for other in repo.index.graph.successors(stage)}
-            reads_settings = {"inputs"} - {name}  # DVC sees it as a dependency on data/settings.json
-            assert set(cell.follows) | reads_settings == before, name
+            assert set(cell.follows) == before, name
         assert next(iter(ours)) == "inputs"
         assert list(ours)[-1] == "report"
 
 
 def test_an_arm_more_is_its_own_cells_more():
-    params = merged(ROOT / "params.yaml").values
+    params = merged(DEFAULTS).values
     before = cells(params, ROOT / "dvc.yaml")
     params["study"]["arms"] = [*params["study"]["arms"], "trades-beta-1"]
     more = cells(params, ROOT / "dvc.yaml").keys() - before.keys()

@@ -12,6 +12,7 @@ import yaml
 
 from stages.inputs import modules
 from stages.pipeline import cells
+from tests.defaults import DEFAULTS
 from turncoat.closure import LISTS, closure
 from turncoat.files import sha256
 from turncoat.papers.index import module_of
@@ -52,7 +53,7 @@ def shrink(params):
     digits["data"] |= {"train": 100, "validation": 50, "test": 50}
     digits["training"] |= {"epochs": 2}
     digits["finetuning"] |= {"epochs": 1}
-    params["suites"]["tiny"] = {
+    params.setdefault("suites", {})["tiny"] = {
         "images": None,
         "attacks": {
             "fgsm": {"attack": "fgsm"},
@@ -70,8 +71,8 @@ def study(tmp_path_factory):
     for name in ("stages", "turncoat", ".dvc"):
         skipped = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
+    for path in (DEFAULTS, *(ROOT / name for name in ("dvc.yaml", ".dvcignore", ".gitignore"))):
+        shutil.copy(path, folder / path.name)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     edit(folder, shrink)
     shell(folder, sys.executable, "-m", "stages.repro")
@@ -166,7 +167,7 @@ def test_a_comment_re_runs_nothing_and_code_what_rests_on_it(study, tmp_path):
 
 def files_behind(change=lambda params: None):
     """Cells of the study of params.yaml: the files of the repository that each rests on."""
-    params = merged(ROOT / "params.yaml").values
+    params = merged(DEFAULTS).values
     change(params)
     settings = validate(Settings, params, "")
     found = {}
@@ -244,11 +245,48 @@ def test_one_after_another_it_is_the_same_study(study, tmp_path):
 
 def test_a_wrong_setting_stops_with_its_name(study, tmp_path):
     shutil.copytree(study, tmp_path / "copy", symlinks=True)
+    before = {path: sha256(path) for path in (tmp_path / "copy/data").rglob("*") if path.is_file()}
     edit(tmp_path / "copy", lambda params: params["arms"]["mart"].update(betta=6))
     said = shell(tmp_path / "copy", "dvc", "repro", ok=False)
     assert "unknown arms.mart.betta; did you mean beta?" in said
+    assert ran(said) == ["inputs"]
     said = shell(tmp_path / "copy", sys.executable, "-m", "stages.repro", ok=False)
     assert "unknown arms.mart.betta; did you mean beta?" in said
+    after = {path: sha256(path) for path in (tmp_path / "copy/data").rglob("*") if path.is_file()}
+    assert after == before, "a refusal leaves what other stages depend on as it was"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda params: params["arms"]["trades"].update(beta=-1.0), "arms.trades.beta: Input should be greater"),
+        (lambda params: params["perturbations"].update(x={"attack": "pgdd"}), "perturbations.x.attack: 'pgdd' is not"),
+        (lambda params: params["universal"].update(x={"form": "sgdd"}), "universal.x.form: Input should be"),
+        (lambda params: params["study"].update(arms=["mart-beta-99"]), "mart-beta-99 is not defined; did you mean"),
+    ],
+)
+def test_a_wrong_setting_anywhere_stops_at_inputs_in_one_line(change, said, tmp_path, monkeypatch):
+    params = read_yaml(DEFAULTS)
+    change(params)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
+    told = shell(tmp_path, sys.executable, "-m", "stages.inputs", ok=False)
+    assert said in told
+    assert len(told.strip().splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("seeds", [0, [], "0"])
+def test_seeds_that_are_no_list_are_named_by_dvc_itself(study, tmp_path, seeds):
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(study / name, tmp_path)
+    shutil.copytree(study / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    shutil.copy(study / "params.yaml", tmp_path)
+    edit(tmp_path, lambda params: params["study"].update(seeds=seeds))
+    said = shell(tmp_path, "dvc", "repro", ok=False)
+    assert "study.seeds" in said
+    assert "unexpected error" not in said
 
 
 @pytest.mark.fault(27, "`dvc exp run` with an arm less", "the report holds the other alone")
@@ -258,10 +296,20 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     (folder / ".dvc/config.local").unlink()
     for command in ("git init -q", "git add -A", "git -c user.name=a -c user.email=a@b commit -qm study"):
         shell(folder, *command.split())
+    page = (folder / "reports/report.html").read_bytes()
     output = shell(folder, "dvc", "exp", "run", "-S", "arms.mart.beta=6")
     assert ran(output) == ["inputs", "finetune@digits-mart-0", "evaluate@digits-mart-0", "analyse@digits", "report"]
     record = json.loads((folder / "reports/records/digits/mart/0/record.json").read_text())
     assert record["settings"]["arm"]["beta"] == 6
+    header = shell(folder, "dvc", "exp", "show", "--only-changed", "--csv").splitlines()[0].split(",")
+    assert "arms.mart.beta" in header
+    assert len(header) <= 15, header
+    assert not [name for name in header if "resolved" in name or "says" in name], "no parameters but a person's own"
+    assert max(len(line) for line in shell(folder, "dvc", "metrics", "show").splitlines()) <= 120
+    shell(folder, "git", "checkout", "-q", "dvc.lock", "params.yaml")
+    shell(folder, "dvc", "checkout")
+    assert (folder / "reports/report.html").read_bytes() == page, "what was there before comes back"
+    assert shell(folder, "git", "status", "--porcelain") == ""
     in_its_file = "turncoat/papers/mart/arms.yaml:arms.mart-beta-1.beta=2.5"
     output = shell(folder, "dvc", "exp", "run", "-S", "study.arms=[standard,mart-beta-1]", "-S", in_its_file)
     record = json.loads((folder / "reports/records/digits/mart-beta-1/0/record.json").read_text())
@@ -293,12 +341,14 @@ def test_help_says_what_a_stage_does_and_imports_nothing_heavy(stage):
     ("arguments", "said"),
     [
         (["finetune", "--dataset", "digit", "--arm", "mart", "--seed", "0"], "--dataset digit: not defined"),
-        (["finetune", "--dataset", "digits", "--arm", "mert", "--seed", "0"], "arms.mert is not defined; there are"),
+        (["finetune", "--dataset", "digits", "--arm", "mert", "--seed", "0"], "mert is not defined; did you mean mart"),
         (["baseline", "--dataset", "digits", "--seed", "-1"], "'-1' is not a whole number from 0"),
         (["evaluate", "--dataset", "digits", "--arm", "mart"], "--seed"),
     ],
 )
 @pytest.mark.fault(17, "names on the command line that params.yaml does not define", "stops, lists what there is")
-def test_wrong_arguments_are_named(arguments, said):
+def test_wrong_arguments_are_named(arguments, said, tmp_path, monkeypatch):
     stage, *rest = arguments
-    assert said in shell(ROOT, sys.executable, "-m", f"stages.{stage}", *rest, ok=False)
+    shutil.copy(DEFAULTS, tmp_path)
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
+    assert said in shell(tmp_path, sys.executable, "-m", f"stages.{stage}", *rest, ok=False)

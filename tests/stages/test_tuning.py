@@ -12,6 +12,7 @@ import yaml
 
 from stages import baseline, download, finetune, pretrain, training, trial
 from stages.pipeline import cells
+from tests.defaults import DEFAULTS
 from tests.stages.test_study import ENVIRONMENT, ROOT, edit, ran, shell, shrink
 from turncoat.errors import Diverged, TurncoatError
 from turncoat.files import read_json, sha256
@@ -34,7 +35,7 @@ def tune(params, arms=(TUNED,)):
 def begun(tmp_path_factory):
     """A study with its data and its first baseline, and nothing else."""
     folder = tmp_path_factory.mktemp("begun")
-    params = merged(ROOT / "params.yaml").values
+    params = merged(DEFAULTS).values
     tune(params)
     params["datasets"]["digits"]["finetuning"] |= {"epochs": 4, "validate_every": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -181,7 +182,7 @@ def test_a_trial_of_another_grid_is_not_taken_for_this_one(here):
 
 
 def test_an_untuned_study_has_no_trials_and_a_tuned_one_trains_its_tuned_arms_behind_them():
-    params = merged(ROOT / "params.yaml").values
+    params = merged(DEFAULTS).values
     assert not [name for name in cells(params, ROOT / "dvc.yaml") if "trial" in name or "tuned" in name]
     params["study"]["tuning"]["arms"] = ["trades-tuned"]
     plan = cells(params, ROOT / "dvc.yaml")
@@ -200,8 +201,8 @@ def study(tmp_path_factory):
     for name in ("stages", "turncoat", ".dvc"):
         skipped = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
+    for path in (DEFAULTS, *(ROOT / name for name in ("dvc.yaml", ".dvcignore", ".gitignore"))):
+        shutil.copy(path, folder / path.name)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     edit(folder, lambda params: tune(params, [TUNED, "trades-tuned"]))
     edit(folder, lambda params: params["study"].update(arms=["standard"]))

@@ -200,7 +200,7 @@ def test_everything_is_told_and_twice_is_once(study: Path, rebuild: Callable[[],
     }
     assert {name: tags.get(name) for name in wanted} == wanted
     assert named("tags", study, "digits/baseline/0")["stage.baseline"] == "baseline@digits-0"
-    shown = sorted(path.name for path in (study / "mlruns").rglob("*.*"))
+    shown = sorted(path.name for path in (study / "mlartifacts").rglob("*.*"))
     assert shown == ["summary.json", "tradeoff.svg", "verdicts.json"]
 
     second = make_mlflow()  # a process without any memory of the first

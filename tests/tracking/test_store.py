@@ -173,9 +173,19 @@ def test_an_experiment_in_the_trash_comes_back(store: Path) -> None:
     assert history(run, "loss") == [(1, 0.5), (2, 0.4)]
 
 
-def test_artifacts_arrive(store: Path) -> None:
+def test_the_experiment_is_one_of_training_unless_a_person_says_otherwise(store: Path) -> None:
     from mlflow import MlflowClient
 
+    write()
+    client = MlflowClient(paths.destination())
+    found = client.get_experiment_by_name("turncoat")
+    assert found.tags["mlflow.experimentKind"] == "custom_model_development"
+    client.set_experiment_tag(found.experiment_id, "mlflow.experimentKind", "regression")
+    write("digits/pgd/0", "def")
+    assert client.get_experiment_by_name("turncoat").tags["mlflow.experimentKind"] == "regression"
+
+
+def test_artifacts_arrive(store: Path) -> None:
     (store / "figures").mkdir()
     (store / "figures" / "tradeoff.svg").write_text("<svg/>")
     with relay.take_over(paths.folder()), tracking.open("report", "abc") as tracker:
@@ -183,10 +193,12 @@ def test_artifacts_arrive(store: Path) -> None:
         tracker.artifact("figures/tradeoff.svg", "first")
     send()
     [run] = runs()
-    client = MlflowClient(paths.destination())
-    listed = [item.path for name in ("figures", "first") for item in client.list_artifacts(run.info.run_id, name)]
-    assert listed == ["figures/tradeoff.svg", "first/tradeoff.svg"]
-    assert run.info.artifact_uri.startswith((store / "mlruns").as_uri())
+    address = f"runs/{run.info.run_id}/artifacts"
+    assert run.info.artifact_uri == f"mlflow-artifacts:/{address}", "no path in it: the checkout may be moved"
+    files = sorted((store / "mlartifacts" / address).rglob("*.svg"))
+    assert [path.relative_to(store / "mlartifacts" / address).as_posix() for path in files] == [
+        *("figures/tradeoff.svg", "first/tradeoff.svg")
+    ]
     assert not list(paths.folder().glob("*.files"))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.defaults import DEFAULTS
 from tests.training.test_training import COMPUTE, PLAN, Plain, split, validate
 from turncoat import models
 from turncoat.attacks import Threat, attacked, input_gradient
@@ -59,7 +60,7 @@ def test_what_yaml_does_not_take_for_a_boolean_is_refused():
 
 
 def test_a_step_of_each_method_costs_what_its_attack_does():
-    settings, task = load(), Task(Threat("linf", 0.1), 10)
+    settings, task = load(DEFAULTS), Task(Threat("linf", 0.1), 10)
     wanted = {"standard": 0, "pgd": 10, "advamd": 5, "rat": 0, "rat-pgd": 10, "reverse": 0, "atop": 1, "fgsm": 1}
     steps = {
         arm: method_class(settings.arms[arm]["method"])(arm_settings(settings, arm), task).attack_steps
@@ -166,7 +167,7 @@ ARMS = [
 
 def trained(arm, device, compute):
     """Two epochs of an arm of params.yaml on 32 images, whatever it builds on made the same way before."""
-    settings, task = load(), Threat("linf", 0.1)
+    settings, task = load(DEFAULTS), Threat("linf", 0.1)
     source = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (32, 1, 8, 8), generator=source, dtype=torch.uint8).to(device)
     data = DeviceSplit(images, (torch.arange(32) % 10).to(device))

@@ -6,6 +6,7 @@ from statistics import mean
 import pytest
 import torch
 
+from tests.defaults import DEFAULTS
 from turncoat import models
 from turncoat.attacks import Threat, pgd
 from turncoat.data.batches import Batch, resident
@@ -16,7 +17,7 @@ from turncoat.randomness import generator
 from turncoat.settings import ComputeSettings, load
 from turncoat.training import fit, initialised, resolve
 
-SETTINGS = load()
+SETTINGS = load(DEFAULTS)
 DIGITS = SETTINGS.datasets["digits"]
 THREAT = Threat("linf", DIGITS.threat.epsilon)
 FLOAT32 = resolve(ComputeSettings(device="cpu", precision="float32"))

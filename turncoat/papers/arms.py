@@ -4,7 +4,7 @@ import importlib
 import re
 from typing import Any, Literal
 
-from turncoat.errors import TurncoatError
+from turncoat.errors import TurncoatError, there_are
 from turncoat.methods.base import Method
 from turncoat.papers.index import known, module_of
 from turncoat.settings import ArmSettings, Settings, TrainingSettings, validate
@@ -36,11 +36,12 @@ def arm_settings(settings: Settings, arm: str, section: Section = "arms") -> Arm
     """
     arms = getattr(settings, section)
     if arm not in arms:
-        raise TurncoatError(f"params.yaml: {section}.{arm} is not defined; there are {', '.join(arms) or 'none'}")
+        raise TurncoatError(f"params.yaml: {section}.{arm} is not defined; {there_are(arm, arms)}")
     raw, file = arms[arm], settings.file(section, arm)
     if raw.get("method") not in (there := known()):
         raise TurncoatError(
-            f"{file}: {section}.{arm}.method: {raw.get('method')!r} is not defined; there are {', '.join(there)}"
+            f"{file}: {section}.{arm}.method: {raw.get('method')!r} is not defined; "
+            f"{there_are(str(raw.get('method')), there)}"
         )
     own = {key: value for key, value in raw.items() if key not in KEYS}
     return validate(method_class(raw["method"]).settings_class, own, f"{section}.{arm}", file)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from turncoat.errors import TurncoatError
+from turncoat.errors import TurncoatError, there_are
 from turncoat.papers import PAPERS, chapters
 from turncoat.papers.arms import check_arms, method_class
 from turncoat.papers.parts import FOLDER, methods
@@ -57,7 +57,7 @@ def _check_names(settings: Settings, paper: str, shown: list[str]) -> None:
     claims, arms = (_short(FOLDER / paper / file) for file in ("claims.yaml", "arms.yaml"))
     for arm in shown:
         if arm not in settings.arms:
-            raise TurncoatError(f"{claims}: arms: {arm} is not defined; there are {', '.join(settings.arms)}")
+            raise TurncoatError(f"{claims}: arms: {arm} is not defined; {there_are(arm, settings.arms)}")
     for arm in settings.arms:
         if settings.file("arms", arm) == arms:
             if arm not in settings.says:

@@ -1,4 +1,4 @@
-"""data/settings.json: all settings of a study as JSON, for DVC to compare and for the report to read arms in full."""
+"""data/settings.json: all settings of a study as JSON, of which each cell depends on its part; arms in full."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -41,6 +41,12 @@ class Pair(Strict):
     against: Slug
 
 
+class Instead(Pair):
+    """What decides a claim on one data set in the place of what stands under `measured`: other arms, or metric too."""
+
+    metric: str | None = None
+
+
 class Measurement(Pair):
     """Accuracy of `arm` minus accuracy of `against`, in percentage points, is expected to be `direction`.
 
@@ -73,7 +79,8 @@ class Needed(Strict):
 class Claim(Strict):
     """One statement that a measurement can decide, in our own words.
 
-    `on` names other arms for single data sets, for what is a small part of one is all of another.
+    `on` names other arms for single data sets, for what is a small part of one is all of another; and another metric,
+    where one that takes hours is out of proportion.
     """
 
     id: Slug
@@ -84,13 +91,13 @@ class Claim(Strict):
     networks: list[str] = []
     reported: Reported | Literal["unavailable"]
     measured: Measurement
-    on: dict[Slug, Pair] = {}
+    on: dict[Slug, Instead] = {}
     needs: Needed | None = None
 
     def measurement(self, dataset: str) -> Measurement:
         """What decides the claim on the data set."""
-        pair = self.on.get(dataset)
-        return self.measured.model_copy(update=pair.model_dump()) if pair else self.measured
+        instead = self.on.get(dataset)
+        return self.measured.model_copy(update=instead.model_dump(exclude_none=True)) if instead else self.measured
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

@@ -138,9 +138,9 @@ def training_passes(record: Record) -> float:
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """The compact metrics of `reports/summary.json`: {dataset: {arm: {clean, pgd-20, autoattack, worst, n, seeds}}}.
+    """The content of `reports/summary.json`: {dataset: {arm: {clean, pgd-20, autoattack, worst, n, seeds}}}; percent.
 
-    Percent. `dvc exp show` makes a column of each, so the other attacks stand in the tables only.
+    The other attacks stand in the tables only.
     """
     table: dict[str, Any] = {}
     for dataset in study.datasets:

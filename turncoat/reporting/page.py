@@ -64,7 +64,7 @@ def render(
         summary=_summary(papers, verdicts),
         claims=claims,
         conclusions=concluded,
-        met=[word for word in WORDS if any(word in _words(row) for row in claims if row["claim"].kind == "headline")],
+        met=[word for word in WORDS if word in _words(claims) | {said.word for said in concluded}],
         terms=words.met(row["claim"].says for row in claims if row["claim"].kind == "headline"),
         attacks={name: words.attack(plan) for name, plan in _suite(study).items()},
         reach={paper.name: _reach([row for row in claims if row["paper"] is paper]) for paper in papers},
@@ -135,8 +135,9 @@ def _marks(claims: Sequence[Mapping[str, Any]]) -> str:
     return "‡" * any(verdict.note for verdict in of) + "§" * any(verdict.alone for verdict in of)
 
 
-def _words(row: Mapping[str, Any]) -> list[str]:
-    return [verdict.word for verdict in row["verdicts"]]
+def _words(claims: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The words of the headline claims."""
+    return {verdict.word for row in claims if row["claim"].kind == "headline" for verdict in row["verdicts"]}
 
 
 def _reach(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -164,7 +165,10 @@ def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verd
     """A claim with its verdicts, one a data set, and the rule that decides it in words."""
     measured, studied = claim.measured, study.settings.study.datasets
     mine = [verdict for verdict in verdicts if (verdict.paper, verdict.claim) == (paper.name, claim.id)]
-    elsewhere = "".join(f"; on {name}: {pair.arm} and {pair.against}" for name, pair in claim.on.items())
+    elsewhere = "".join(
+        f"; on {name}: {other.arm} and {other.against}{f' under {other.metric}' if other.metric else ''}"
+        for name, other in claim.on.items()
+    )
     asked = f"; needs {claim.needs.what}: {100 * claim.needs.least:g} % or more" if claim.needs else ""
     second = measured.against_metric or measured.metric
     metric = measured.metric if second == measured.metric else f"{measured.metric} (against {second})"

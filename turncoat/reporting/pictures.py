@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turncoat.reporting.drawing import Drawn
+from turncoat.reporting.style import COLUMN
 
 FULL = 3.9  # width of a row in units of its height: three figures of one column
-LEAST = 3.4  # a row of less has its captions beside its figures, which would be too large
+LEAST = 3.4  # a row of less, of single columns, has its captions beside: below, its figures would be too large
 
 # Colours of matplotlib's text, rules and backgrounds, and of arms too dark for a dark page, with what stands for them.
 DARK = {
@@ -46,6 +47,11 @@ class Picture:
     def shape(self) -> float:
         """Width over height."""
         return self.width / self.height
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is of panels, or of words beside an axis, wider than a column of a paper."""
+        return self.width > 1.1 * 72 * COLUMN
 
 
 def of_page(folder: Path, drawn: Sequence[Drawn]) -> dict[tuple[str, str], list[list[Picture]]]:

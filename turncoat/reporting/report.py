@@ -10,9 +10,10 @@ from typing import Any
 from turncoat.files import write_atomic, write_json
 from turncoat.reporting import beside, drawing, page, robustbench, tables
 from turncoat.reporting.chapter import Chapter
+from turncoat.reporting.claims import Paper
 from turncoat.reporting.measures import summary
 from turncoat.reporting.study import Resolve, Study
-from turncoat.reporting.verdicts import WORDS, Verdict, judge_all
+from turncoat.reporting.verdicts import DECIDED, WORDS, Verdict, judge_all
 from turncoat.settings import Settings
 
 MADE = ("tables", "figures", "curves", "robustbench")
@@ -44,9 +45,26 @@ def build(
     write_atomic(reports / "curves" / "training.csv", tables.training_curves(study))
     robustbench.write(study, papers, reports / "robustbench")
     write_json(reports / "summary.json", summary(study))
+    write_json(reports / "headlines.json", headlines(papers, verdicts))
     write_json(reports / "verdicts.json", [_plain(verdict) for verdict in verdicts])
     write_atomic(reports / "report.html", page.render(study, chapters, verdicts, made, drawn))
     return study, verdicts
+
+
+def headlines(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
+    """DVC's metrics: {data set: {paper: effect of its first headline in points, ..., decided: number of claims}}.
+
+    Few, because `dvc exp show` makes a column of each; a claim that was not run has none.
+    """
+    first = {next((claim.id for claim in paper.claims if claim.kind == "headline"), ""): paper.name for paper in papers}
+    table: dict[str, dict[str, float]] = {}
+    for verdict in verdicts:
+        if verdict.effect is not None:
+            row = table.setdefault(verdict.dataset, {"decided": 0})
+            row["decided"] += verdict.word in DECIDED
+            if verdict.claim in first:
+                row[first[verdict.claim]] = round(verdict.effect, 2)
+    return {dataset: dict(sorted(row.items(), key=lambda item: item[0] == "decided")) for dataset, row in table.items()}
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from turncoat.files import write_json
+from turncoat.files import write_atomic, write_json
 from turncoat.reporting.claims import Paper
 from turncoat.reporting.record import Cell, Record
 from turncoat.reporting.study import Study
 
 DATASETS = ("cifar10", "cifar100", "imagenette")
 AUTOATTACK = "autoattack"  # the suite's name for the standard version
+ABOUT = f"<dataset>/<threat>/<arm>-<seed>.json: model info in RobustBench's form, of cells of {', '.join(DATASETS)}\n"
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 def write(study: Study, papers: Sequence[Paper], folder: Path) -> None:
-    """`<dataset>/<threat>/<arm>-<seed>.json` for every cell with a record whose data set RobustBench knows."""
+    """`<dataset>/<threat>/<arm>-<seed>.json` for every cell with a record whose data set RobustBench knows.
+
+    The folder is never empty, of which DVC would warn: README.txt says what it holds.
+    """
+    write_atomic(folder / "README.txt", ABOUT)
     for cell, record in study.records.items():
         if study.settings.datasets[cell.dataset].data.source in DATASETS:
             norm = NORMS[record.threat.norm]

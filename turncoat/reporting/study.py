@@ -245,7 +245,7 @@ def met_otherwise(record: Record, cell: Cell, settings: Settings) -> str | None:
 
 
 def _given(asked: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings say of given weights; what they leave to the file (checksum, normalisation) as the record has."""
+    """What settings say of given weights; what they leave to the file, checksum and normalisation, is the record's."""
     plain = isinstance(asked["normalisation"], Mapping)
     return {
         "weights": Path(asked["weights"]).name,

@@ -5,6 +5,7 @@ import fcntl
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 
 from turncoat.tracking.paths import database  # noqa: E402
 
+PROXIED = "mlflow-artifacts:/"
+KIND = "mlflow.experimentKind"  # without it the page may open an experiment on its traces, of which there are none
 Point = tuple[str, int, float, int]  # name, step, value, time in ms
 Item = TypeVar("Item")
 
@@ -52,16 +55,22 @@ class Store:
         self.made = 0  # runs
         with alone(uri):
             self._client = MlflowClient(uri)
-            files = database(uri)  # a server knows itself where to keep files; beside an SQLite store goes mlruns/
-            location = (files.absolute().parent / "mlruns").as_uri() if files else None
+            # A server knows itself where to keep files. Beside an SQLite store goes mlartifacts/, where `mlflow ui`
+            # looks for what has an address of this kind: no path is in it, so that the checkout may be moved.
+            store = database(uri)
+            self._files = store.absolute().parent / "mlartifacts" if store else None
+            location = f"{PROXIED}runs" if store else None
             self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "turncoat", location)
 
     def _find_experiment(self, name: str, location: str | None) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            return str(self._client.create_experiment(name, location))
-        if found.lifecycle_stage == "deleted":
+            made = self._client.create_experiment(name, location)
+            found = self._client.get_experiment(made)
+        elif found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
+        if KIND not in found.tags:  # a person's own choice in the page stays
+            self._client.set_experiment_tag(found.experiment_id, KIND, "custom_model_development")
         return str(found.experiment_id)
 
     # ------------------------------------------------------------------------------------------------------------ runs
@@ -182,7 +191,15 @@ class Store:
 
     def artifact(self, run: Run, path: Path, folder: str | None) -> None:
         """Show a file or a folder with the run; the same name again replaces it."""
-        if path.is_dir():
+        where = str(self._client.get_run(run.id).info.artifact_uri)
+        if self._files and where.startswith(PROXIED):  # MLflow itself would ask a server for it
+            target = self._files / where.removeprefix(PROXIED) / (folder or "") / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                shutil.copytree(path, target, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(path, target)
+        elif path.is_dir():
             self._client.log_artifacts(run.id, str(path), "/".join(filter(None, [folder, path.name])))
         else:
             self._client.log_artifact(run.id, str(path), folder)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.defaults import DEFAULTS
 from tests.methods.small import TASK, adversarial, batch_of, double, gradients, images_of, method, network, split_of
 from turncoat import models
 from turncoat.errors import TurncoatError
@@ -164,7 +165,7 @@ def test_weights_to_the_power_zero_are_uniform_bit_by_bit(weighting):
 
 
 def test_without_mediates_and_weights_it_is_advprop():
-    advprop = arm_settings(load(), "advprop")
+    advprop = arm_settings(load(DEFAULTS), "advprop")
     assert (advprop.mediates, advprop.weighting, advprop.batch_norm, advprop.a) == ([], "uniform", "full", 1.0)
     made = prepared(mediates=[], weighting="uniform")
     batch = batch_of()
@@ -262,7 +263,7 @@ def test_compute_is_counted(name, arm, cost):
 
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10"])
 def test_the_arm_of_equal_compute_costs_what_advamd_costs(dataset):
-    settings = load()
+    settings = load(DEFAULTS)
     epochs = settings.datasets[dataset].finetuning.epochs
     assert schedule(settings, dataset, "vanilla-equal-compute").epochs == 8 * epochs
     assert schedule(settings, dataset, "advamd").epochs == epochs
@@ -273,7 +274,7 @@ def test_the_arm_of_equal_compute_costs_what_advamd_costs(dataset):
 def test_multiples_of_the_epochs_are_whole(epochs):
     arm = {"method": "standard", "training": {"epochs": epochs}}
     with pytest.raises(TurncoatError, match=r"arms\.mine\.training\.epochs"):
-        schedule(load().model_copy(update={"arms": {"mine": arm}}), "digits", "mine")
+        schedule(load(DEFAULTS).model_copy(update={"arms": {"mine": arm}}), "digits", "mine")
 
 
 @settings(max_examples=50, deadline=None)
@@ -346,7 +347,7 @@ def test_amendment_aims_at_clean_accuracy():
 
 @pytest.mark.parametrize("wrong", [{"mediates": [1.5]}, {"mediate_bn": "second"}, {"gama": 1.0}, {"a": -1.0}])
 def test_bad_settings_are_named(wrong):
-    settings = load().model_copy(update={"arms": {"mine": {"method": "advamd", **wrong}}})
+    settings = load(DEFAULTS).model_copy(update={"arms": {"mine": {"method": "advamd", **wrong}}})
     with pytest.raises(TurncoatError, match=f"arms.mine.{next(iter(wrong))}"):
         arm_settings(settings, "mine")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.defaults import DEFAULTS
 from tests.reporting import synthetic
 from turncoat.files import write_json
 from turncoat.papers.arms import arm_settings, resolved
@@ -110,7 +111,7 @@ def test_transforms_are_compared_by_the_arms_that_change_nothing_else(study: Stu
 
 def test_the_study_s_own_arms_pair_with_what_they_began_as() -> None:
     """Every fine-tuned arm that is defined and changes nothing else has its own kind before it."""
-    settings = load("params.yaml")
+    settings = load(DEFAULTS)
     plans = {arm: arm_settings(settings, arm).model_dump() for arm in settings.arms}
     study = SimpleNamespace(plan=lambda dataset, arm: plans[arm], resolve=partial(resolved, settings))
     arms = [arm for arm in settings.arms if plans[arm]["method"] in tables.PHASES]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.defaults import DEFAULTS
 from tests.methods.small import TASK, batch_of, double, gradients, method, network, split_of
 from turncoat import models
 from turncoat.attacks import Threat, attacked
@@ -225,17 +226,17 @@ def test_an_epoch_of_so_many_steps_meets_other_images_each_time():
 
 def test_the_arms_of_the_authors_say_what_their_code_says():
     for arm, transform in {"atop-authors": "rt2", "atop-authors-rt1": "rt1", "atop-authors-rt3": "rt3"}.items():
-        plan = arm_settings(load(), arm)
+        plan = arm_settings(load(DEFAULTS), arm)
         assert {key: getattr(plan, key) for key in AUTHORS} == AUTHORS
         assert plan.transform == transform
         wanted = {"optimizer": "adam", "lr": 1e-4, "betas": [0.5, 0.999], "weight_decay": 0.0, "batch_size": 8}
         wanted |= {"steps": 625, "schedule": "constant", "warmup": 0.0, "ema": 0.0, "crop": 0}
-        training = schedule_of(load(), "cifar10", arm).model_dump()
+        training = schedule_of(load(DEFAULTS), "cifar10", arm).model_dump()
         assert {key: training[key] for key in wanted} == wanted
         assert plan.ce_weight == 0.05
-        began = arm_settings(load(), plan.purifier, "pretrained")
+        began = arm_settings(load(DEFAULTS), plan.purifier, "pretrained")
         assert (began.network, began.width, began.gan_weight) == ("inpainter", 48, 0)
-        before = arm_settings(load(), arm.replace("atop-authors", "purifier-authors"))
+        before = arm_settings(load(DEFAULTS), arm.replace("atop-authors", "purifier-authors"))
         assert before.transform == transform
         assert (before.network, before.width) == ("inpainter", 48)
 
@@ -337,7 +338,7 @@ def test_a_purifier_where_a_classifier_is_wanted_and_the_other_way_round():
 
 
 def settings_with(study=(), **sections):
-    raw = load().model_dump()
+    raw = load(DEFAULTS).model_dump()
     raw["study"] |= {"arms": ["pgd", *study], "pretrained": []}
     for name, entries in sections.items():
         raw[name] |= entries
@@ -345,7 +346,7 @@ def settings_with(study=(), **sections):
 
 
 def test_arms_name_what_they_build_on():
-    check_arms(load())
+    check_arms(load(DEFAULTS))
     with pytest.raises(TurncoatError, match=r"arms\.atop builds on unet: add it to study\.pretrained"):
         check_arms(settings_with(study=["atop"]))
     with pytest.raises(TurncoatError, match=r"pretrained\.nowhere is not defined"):
@@ -355,11 +356,11 @@ def test_arms_name_what_they_build_on():
 
 
 def test_the_optimiser_is_the_paper_s_and_an_arm_says_only_what_it_changes():
-    arm = arm_settings(load(), "atop")
+    arm = arm_settings(load(DEFAULTS), "atop")
     assert arm.training["optimizer"] == "adam"
     assert arm.training["betas"] == [0.5, 0.999]
     assert arm.training["epochs"] == 20
-    assert arm_settings(load(), "purifier-rt2") == arm_settings(load(), "unet", "pretrained")
+    assert arm_settings(load(DEFAULTS), "purifier-rt2") == arm_settings(load(DEFAULTS), "unet", "pretrained")
 
 
 @pytest.mark.slow
@@ -368,7 +369,7 @@ def test_purifiers_rebuild_digits_better_than_their_surroundings(tmp_path, name)
     """On held-out digits the l1 error inside the masks is at least 30 % below that of filling with the mean around."""
     from turncoat.data.prepare import prepare
 
-    settings = load()
+    settings = load(DEFAULTS)
     digits = prepare("digits", settings.datasets["digits"].data, tmp_path)
     train = resident(digits.train.images, digits.train.labels, "cpu")
     held_out = resident(digits.validation.images, digits.validation.labels, "cpu").floats()

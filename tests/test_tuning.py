@@ -127,7 +127,7 @@ def tune(name, **entry):
         (tune("mart-tuned", tune=[1, 2]), "arms.mart-tuned.tune: settings with lists of values are wanted"),
         (tune("mart-best", tune=BETA), "arms.mart-best: an arm with a grid under `tune` is named ...-tuned"),
         (tune("mart-tuned"), "arms.mart-tuned: an arm with a grid under `tune` is named ...-tuned, and no other is"),
-        (tune("mert-tuned", tune=BETA), "arms.mert-tuned: there is no arm mert to be tuned"),
+        (tune("mert-tuned", tune=BETA), "study.arms: mert-tuned is not defined; did you mean mart-tuned"),
         (tune("reverse-tuned", tune={"bound": [0.1, 0.2]}), "reverse-tuned.tune_by: clean or robust is wanted"),
         (lambda p: p["study"]["arms"].append("mart-tuned"), "study.arms: arms.mart-tuned has grid"),
         (lambda p: p["study"]["tuning"].update(arms=["mart"]), "study: arms: mart stands under tuning.arms already"),

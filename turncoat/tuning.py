@@ -25,8 +25,10 @@ Grid = Mapping[str, Sequence[Any]]
 def expanded(arms: Mapping[str, Any]) -> dict[str, Any]:
     """All arms with each tuned one in full: what it says itself, and else what its namesake says.
 
+    One without its namesake is left out: a paper's file tunes arms of params.yaml, which another file may not have.
+
     Raises:
-        ValueError: a grid under another name than X-tuned, or such a name without grid or namesake.
+        ValueError: a grid under another name than X-tuned, or such a name without grid.
     """
     found = dict(arms)
     for name, entry in arms.items():
@@ -36,9 +38,10 @@ def expanded(arms: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"arms.{name}: an arm with a grid under `tune` is named ...{SUFFIX}, and no other is")
         if "tune" in entry and "method" not in entry:
             given = arms.get(untuned(name))
-            if not isinstance(given, dict):
-                raise ValueError(f"arms.{name}: there is no arm {untuned(name)} to be tuned")
-            found[name] = given | entry
+            if isinstance(given, dict):
+                found[name] = given | entry
+            else:
+                del found[name]
     return found
 
 

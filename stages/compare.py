@@ -1,10 +1,10 @@
 """What one arm has over another under each measure: paired, with its interval, from records alone. Not a stage itself.
 
-    python -m stages.compare mart pgd                     two arms of this checkout
-    python -m stages.compare mart mart@frore-purl         an arm here and in an experiment, or at a commit
-    python -m stages.compare mart pgd@../other            in another checkout's folder
-    python -m stages.compare mart mart@digits-default     in a kept study (reports/reference/)
-    python -m stages.compare mart pgd --measure pgd-20    one line
+    python -m stages.compare trades pgd                   two arms of this checkout
+    python -m stages.compare trades trades@frore-purl     an arm here and in an experiment, or at a commit
+    python -m stages.compare trades pgd@../other          in another checkout's folder
+    python -m stages.compare trades trades@digits-default in a kept study (reports/reference/)
+    python -m stages.compare trades pgd --measure pgd-20  one line
 
 Accuracies are in percent, the first minus the second in points with its 95 % interval, seed by seed and image by image
 (docs/claims.md), over the seeds that both have. Nothing runs, and nothing is written.

@@ -10,7 +10,7 @@ from stages.common import parse, run, times_file
 from turncoat import tracking
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json
-from turncoat.reporting.record import Cell
+from turncoat.reporting.cell import Cell
 from turncoat.tracking import paths, relay
 
 

@@ -15,7 +15,7 @@ class Diverged(TurncoatError):
 
 
 def there_are(name: str, known: Iterable[str]) -> str:
-    """What to say after a name that nothing has: `did you mean mart? There are standard, pgd, ... and 130 more`.
+    """What to say after a name that nothing has: `did you mean trades? There are standard, pgd, ... and 130 more`.
 
     The near ones first; of the others as many as one reads.
     """

@@ -14,7 +14,7 @@ from turncoat.errors import TurncoatError
 from turncoat.files import sha256, write_json
 from turncoat.papers import chapters
 from turncoat.reporting import beside, kept, report
-from turncoat.reporting.record import Cell
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.tables import missing_table
 from turncoat.reporting.verdicts import judge_all
 from turncoat.settings import Settings, validate

@@ -9,8 +9,8 @@ import pytest
 
 from tests.reporting import synthetic
 from turncoat.errors import TurncoatError
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.measures import accuracy, curve, summary
-from turncoat.reporting.record import Cell
 from turncoat.reporting.statistics import wilson
 from turncoat.reporting.study import expected, load
 from turncoat.settings import Settings, validate

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from turncoat.files import read_json
-from turncoat.reporting.record import Cell
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.study import Study
 
 

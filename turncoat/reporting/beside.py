@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256
-from turncoat.reporting.record import Cell, Record
+from turncoat.reporting.cell import Cell
+from turncoat.reporting.record import Record
 from turncoat.reporting.study import Resolve, Study, met_otherwise, read_record
 from turncoat.reporting.study import load as of_cells
 from turncoat.settings import Settings

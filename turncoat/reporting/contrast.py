@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.measures import BLOCKED
-from turncoat.reporting.record import Cell, Count
+from turncoat.reporting.record import Count
 from turncoat.reporting.statistics import Interval, Mean, by_counts, paired
 from turncoat.reporting.study import Study
 

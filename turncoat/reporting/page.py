@@ -14,12 +14,12 @@ from markupsafe import Markup
 from turncoat.errors import TurncoatError
 from turncoat.files import sha256
 from turncoat.reporting import pictures, style, words
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Claim, Paper
 from turncoat.reporting.conclusions import conclude
 from turncoat.reporting.drawing import Drawn
 from turncoat.reporting.measures import NORMS, accuracy
-from turncoat.reporting.record import Cell
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import beside, p_text, points

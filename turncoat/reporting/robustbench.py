@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from turncoat.files import write_atomic, write_json
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.claims import Paper
-from turncoat.reporting.record import Cell, Record
+from turncoat.reporting.record import Record
 from turncoat.reporting.study import Study
 
 DATASETS = ("cifar10", "cifar100", "imagenette")

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from turncoat.errors import TurncoatError, there_are
 from turncoat.files import read_json
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.contrast import contrast
 from turncoat.reporting.measures import BLOCKED, accuracy
-from turncoat.reporting.record import Cell, Record
+from turncoat.reporting.record import Record
 from turncoat.reporting.study import Study
 from turncoat.settings import Settings
 

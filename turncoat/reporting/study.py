@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json, sha256
-from turncoat.reporting.record import Cell, Record
+from turncoat.reporting.cell import Cell
+from turncoat.reporting.record import Record
 from turncoat.reporting.statistics import Outcomes
 from turncoat.settings import Settings
 from turncoat.tuning import put

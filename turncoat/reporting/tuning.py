@@ -4,7 +4,8 @@ from statistics import mean
 from typing import Any
 
 from turncoat.files import read_json
-from turncoat.reporting.record import Cell, Trial
+from turncoat.reporting.cell import Cell
+from turncoat.reporting.record import Trial
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.tuning import SUFFIX, Values, untuned

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from turncoat.reporting import tuning
+from turncoat.reporting.cell import Cell
 from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.contrast import Contrast, contrast
-from turncoat.reporting.record import Cell
 from turncoat.reporting.statistics import LEVEL, MOST_SEEDS, POWER, Interval, holm
 from turncoat.reporting.study import Study
 

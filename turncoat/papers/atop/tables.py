@@ -7,6 +7,7 @@ from turncoat.reporting.chapter import Maker
 from turncoat.reporting.measures import accuracy
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
+from turncoat.tuning import SUFFIX
 
 TRANSFORMS = {"none": "none", "rt1": "RT1", "rt2": "RT2", "rt3": "RT3"}
 PHASES = {"purifier": "purifier as pre-trained", "atop": "fine-tuned (AToP)"}
@@ -45,10 +46,13 @@ class Kind(NamedTuple):
 def pairs(study: Study, dataset: str, arms: Sequence[str]) -> dict[Kind, dict[str, str]]:
     """{kind: {phase: arm}}, of each the first arm of the study that leaves all else as the paper has it.
 
-    A fine-tuned arm is of the kind of the purifier that it began as, `pretrained.<its purifier>`.
+    A fine-tuned arm is of the kind of the purifier that it began as, `pretrained.<its purifier>`. Arms whose settings
+    were settled here by trials are left out.
     """
     found: dict[Kind, dict[str, str]] = {}
     for arm in arms:
+        if arm.endswith(SUFFIX):
+            continue
         plan = study.plan(dataset, arm)
         plain = any(all(plan.get(key, value) == value for key, value in said.items()) for said in (PLAIN, AUTHORS))
         if plan["method"] in PHASES and plain and plan.get("attack", {}).get("steps", 1) == 1:

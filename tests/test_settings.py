@@ -224,7 +224,7 @@ EDITS = [
     ("params.yaml", "study.suite=standard"),
     ("turncoat/data/datasets.yaml", "datasets.cifar10.training.epochs=31"),
     ("turncoat/evaluation/suites.yaml", "suites.full.images=100"),
-    ("turncoat/evaluation/suites.yaml", "suites.quick.audit=100"),
+    ("turncoat/evaluation/suites.yaml", "suites.quick.audit=200"),
     *((f"turncoat/papers/{paper}/arms.yaml", None) for paper in PAPERS),
 ]
 

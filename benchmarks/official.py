@@ -5,7 +5,8 @@
 Runs in the peers' environment (`make .venv/peers/installed`), in a folder with a finished study. Without --arm and
 --seed every cell of the study is attacked. A cell is its record's best weights; a verdict is a fresh float32 pass of
 the network over what the attack returned, brought back into the threat. With --out the table is kept, as STEM.json
-and STEM.md. A random network meets the version for random networks, and is scored in the draw that its record counts.
+and STEM.md, and goes on where it was cut. A random network meets the version for random networks, and is scored in the
+draw that its record counts.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from turncoat.data.batches import resident
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal
 from turncoat.evaluation.runner import Runner
-from turncoat.files import read_json, write_atomic, write_json
+from turncoat.files import read_json, sha256, write_atomic, write_json
 from turncoat.settings import load
 
 PACKAGE = "pyautoattack"  # Croce and Hein's code as a package
@@ -49,6 +50,7 @@ class Row:
     worst: int
     official: int
     both: int
+    record: str  # SHA-256 of record.json
 
     @property
     def above(self) -> float:
@@ -108,7 +110,8 @@ def attacked(dataset: str, arm: str, seed: int, folders: argparse.Namespace) -> 
     judge = Runner(model, images, labels, seed=seed, batch_size=BATCH, journal=Journal())
     right = (judge.logits(made, np.arange(len(worst))).argmax(1) == labels).cpu().numpy()
     both = min(worst.sum(), right.sum()) if random else (worst & right).sum()
-    return Row(dataset, arm, seed, kind, len(worst), int(worst.sum()), int(right.sum()), int(both))
+    checksum = sha256(folder / "record.json")
+    return Row(dataset, arm, seed, kind, len(worst), int(worst.sum()), int(right.sum()), int(both), checksum)
 
 
 def main() -> None:
@@ -131,16 +134,31 @@ def main() -> None:
     print(HEAD, flush=True)
     rows: list[Row] = []
     missing: list[str] = []
+    before = kept(given.out, given.records, given.images) if given.out else {}
     for cell in cells:
         try:
-            rows.append(attacked(*cell, given))
+            rows.append(before.get(cell) or attacked(*cell, given))
             print(rows[-1].line, flush=True)
+            if given.out:
+                keep(given.out, rows, missing)
         except (FileNotFoundError, TurncoatError) as error:
             missing.append("/".join(map(str, cell)))
             print(f"| {missing[-1]} | not run: {error} |", flush=True)
     if given.out and rows:
         keep(given.out, rows, missing)
     sys.exit(f"not run: {', '.join(missing)}" if missing else 0)
+
+
+def kept(stem: Path, records: Path, images: int | None) -> dict[tuple[str, str, int], Row]:
+    """Rows of a table that was cut or is older, of records that are still the same."""
+    path = stem.with_suffix(".json")
+    rows = [Row(**row) for row in read_json(path)["rows"]] if path.exists() else []
+    return {
+        (row.dataset, row.arm, row.seed): row
+        for row in rows
+        for record in [records / row.dataset / row.arm / str(row.seed) / "record.json"]
+        if record.exists() and sha256(record) == row.record and images in (None, row.n)
+    }
 
 
 def keep(stem: Path, rows: list[Row], missing: list[str]) -> None:

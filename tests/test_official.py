@@ -86,3 +86,18 @@ def test_the_table_is_kept_and_says_what_was_not_run(
     assert (kept["not_run"], len(kept["rows"])) == (["digits/pgd/0"], 1)
     assert row.line in Path("kept.md").read_text()
     assert f"lowers a record by {row.lowered:.1f} points" in Path("kept.md").read_text()
+
+
+def test_a_table_that_was_cut_goes_on(cell: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(official, "version", lambda name: "0.2.0")
+    given = "--dataset digits --arm mart --seed 0 --images 40 --out kept"
+    monkeypatch.setattr("sys.argv", ["official", *given.split()])
+    for attacks in (1, 0, 1):  # the last: of another record
+        monkeypatch.setattr(Stand, "asked", {})
+        with pytest.raises(SystemExit) as ended:
+            official.main()
+        assert ended.value.code == 0
+        assert bool(Stand.asked) == bool(attacks)
+        record = Path("reports/records/digits/mart/0/record.json")
+        if not attacks:
+            record.write_text(record.read_text() + "\n")

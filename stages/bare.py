@@ -42,6 +42,7 @@ from turncoat.reading import read_yaml
 from turncoat.settings import load
 
 UNFINISHED = 3  # exit status: there is more to do
+WARM_FROM = 2  # minutes: in a shorter slice a warm start costs more than it saves
 # What the report is made of, and what says where it came from.
 RESULTS = (
     "reports/records/**/*",

@@ -25,10 +25,11 @@ LONGEST = 120  # bytes of a `#!` line that every kernel takes
 
 
 @contextmanager
-def offered() -> Iterator[dict[str, str]]:
-    """The environment in which commands are forks of a warm server; today's own where there can be none."""
+def offered(wanted: bool = True) -> Iterator[dict[str, str]]:
+    """The environment in which commands are forks of a warm server; today's own where there is none."""
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
-    if sys.platform != "linux" or os.environ.get("TURNCOAT_COLD") or len(f"#!{sys.executable} -IS") > LONGEST:
+    possible = sys.platform == "linux" and len(f"#!{sys.executable} -IS") <= LONGEST
+    if not wanted or not possible or os.environ.get("TURNCOAT_COLD"):
         yield environment
         return
     with tempfile.TemporaryDirectory(prefix="turncoat-") as folder:

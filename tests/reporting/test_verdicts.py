@@ -542,10 +542,10 @@ def test_holm_is_over_what_was_decided_and_marks_what_does_not_survive_it() -> N
 
 def test_every_word_has_its_look_and_its_explanation() -> None:
     templates = Path(report.__file__).parent / "templates"
-    css, method = (templates / "page.css").read_text(), (templates / "method.html.j2").read_text()
+    css, meanings = (templates / "page.css").read_text(), (templates / "meanings.html.j2").read_text()
     docs = (PAPERS.parents[1] / "docs/claims.md").read_text()
     for word in WORDS:
         slug = word.replace(" ", "-")
         assert f".{slug} {{" in css
-        assert f'"badge {slug}">{word}<' in method
+        assert f'"{word}": ("' in meanings
         assert f"| **{word}** |" in docs

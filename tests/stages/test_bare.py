@@ -225,13 +225,13 @@ def test_a_slice_ends_at_its_deadline_and_a_failure_names_its_log(monkeypatch, t
     def cell(code):
         return Cell("odd@digits", "odd", {}, [sys.executable, "-c", code], [], [], [])
 
-    assert bare.execute(cell("print('a'); print('done')"), time.monotonic() + 60) == "done"
+    assert bare.execute(cell("print('a'); print('done')"), dict(os.environ), time.monotonic() + 60) == "done"
     with pytest.raises(Unfinished, match="cut off"):
-        bare.execute(cell("import time; time.sleep(60)"), time.monotonic() + 0.3)
+        bare.execute(cell("import time; time.sleep(60)"), dict(os.environ), time.monotonic() + 0.3)
     with pytest.raises(Unfinished, match="next slice"):
-        bare.execute(cell(""), time.monotonic() - 1)
+        bare.execute(cell(""), dict(os.environ), time.monotonic() - 1)
     with pytest.raises(TurncoatError, match=r"odd@digits failed: no network; see .*odd@digits\.log"):
-        bare.execute(cell("print('no network'); raise SystemExit(2)"), time.monotonic() + 60)
+        bare.execute(cell("print('no network'); raise SystemExit(2)"), dict(os.environ), time.monotonic() + 60)
 
 
 def test_nothing_to_pack_is_said(monkeypatch, tmp_path):

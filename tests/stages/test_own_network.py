@@ -117,8 +117,8 @@ def test_dvc_sees_the_files_of_a_network_and_of_records_beside_the_study(folder)
     Path("networks/mine.py").write_text(MINE + "\nBIAS = 1\n")
     assert contents(settings)["given"] != before["given"]
     plan = cells(merged("params.yaml").values, ROOT / "dvc.yaml")
-    assert "given.digits" in plan["baseline@digits-0"].params
-    assert "beside" in plan["report"].params
+    assert "given.digits" in plan["baseline@digits-0"].settings
+    assert "beside" in plan["report"].settings
     Path("networks/theirs.pth").unlink()
     with pytest.raises(TurncoatError, match=r"weights theirs\.pth: no such file"):
         contents(settings)

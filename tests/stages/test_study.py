@@ -199,7 +199,10 @@ def test_every_file_of_the_library_is_behind_some_checksum():
     apart += tuple(f"evaluation/{name}.py" for name in ("brought", "model_info"))
 
     def everything(params):
-        params["study"] |= {"arms": list(params["arms"]), "pretrained": list(params["pretrained"])}
+        tuned = [arm for arm in params["arms"] if arm.endswith(SUFFIX)]
+        params["study"]["tuning"]["arms"] = tuned
+        params["study"]["arms"] = [arm for arm in params["arms"] if arm not in tuned]
+        params["study"]["pretrained"] = list(params["pretrained"])
 
     named = set().union(*files_behind(everything).values())
     for file in (ROOT / "turncoat").rglob("*.py"):

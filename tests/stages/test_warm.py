@@ -55,7 +55,8 @@ PROGRAMS = {
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """A folder whose stages are the programs above."""
+    """A folder whose stages are the programs above. Signals are as a terminal leaves them, whoever runs the tests."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)}
     folder = tmp_path / "stages"
     folder.mkdir()
     (tmp_path / "turncoat").mkdir()
@@ -70,6 +71,9 @@ def study(tmp_path, monkeypatch):
         "def closure(modules):\n    return {ROOT / 'stages' / 'shared.py'}\n"
     )
     monkeypatch.chdir(tmp_path)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextmanager

@@ -144,7 +144,7 @@ class Steadiness:
         def margins(of: Tensor) -> Tensor:
             return torch.stack([margin(self._fresh(of, self.places, draw), labels) for draw in draws]).mean(0)
 
-        before = margins(images)
+        before = margins(images) if runner.random else margin(self.answer, labels)
         along, aside = (
             margins(near.project(ascend(images, direction, near, near.epsilon), images)) - before
             for direction in (gradient, uniform(images, source) - 0.5)

@@ -100,7 +100,7 @@ def test_17_an_arm_that_is_not_there(finished: Path, tmp_path: Path) -> None:
     for command in (("dvc", "repro"), (sys.executable, "-m", "stages.repro")):
         said = shell(folder, *command, ok=False)
         assert "trade" in said
-    assert "trade is not defined; did you mean trades?" in said
+    assert "trade is not defined; did you mean trades" in said
 
 
 # -------------------------------------------------------------------------------------------- fault 25: full disk

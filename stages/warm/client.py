@@ -1,8 +1,8 @@
 """The light end of the warm start: hands a command over to the warm server, or runs it as if there were none.
 
-Installed by the server as `python` and `dvc` ahead of the real ones, and run without site-packages (-IS), so that it
-starts in some 15 ms. It passes signals on, and ends as the command ended: by its exit status or its signal. Where the
-server takes no more, or takes no such command, the real program takes this process's place.
+Installed as `python` and `dvc` ahead of the real ones, and run without site-packages (-IS), so that it starts fast. It
+passes signals on, and ends as the command ended: by its exit status or its signal. Where the server takes no more, or
+takes no such command, the real program takes this process's place.
 """
 
 import json
@@ -56,7 +56,10 @@ def handed_over(module: str, arguments: list[str]) -> int | None:
                 signal.signal(number, lambda number, _: line.send(bytes([number])))
         answer = b""
         while not answer.endswith(b"\n"):
-            piece = line.recv(64)
+            try:
+                piece = line.recv(64)
+            except OSError:  # from here on the command may have begun: it must not run twice
+                piece = b""
             if not piece:
                 sys.exit("the warm server is gone, and with it what this command ran")
             answer += piece

@@ -146,6 +146,19 @@ def test_a_command_ends_with_its_client(server):
     wait_for(lambda: not Path("/proc", Path("pid").read_text()).exists())
 
 
+def test_a_command_never_runs_twice_because_the_server_died(server):
+    with open("said", "w") as said:  # no pipe: what the server forked lives on and would hold it open
+        client = subprocess.Popen(["python", "-m", "stages.waits"], env=server, stderr=said)
+    wait_for(lambda: Path("pid").exists() and Path("pid").read_text())
+    begun = Path("pid").read_text()
+    about = Path("/proc", begun, "stat").read_text()
+    os.kill(int(about.rpartition(")")[2].split()[1]), signal.SIGKILL)  # its parent
+    assert client.wait(30) == 1
+    assert "the warm server is gone" in Path("said").read_text()
+    assert Path("pid").read_text() == begun
+    os.kill(int(begun), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("other", [{"OMP_NUM_THREADS": "7"}, {"PYTHONHASHSEED": "1"}])
 def test_what_libraries_read_when_loaded_starts_cold(server, other):
     warmly, coldly = (json.loads(run(server | more, "says", input="").stdout) for more in ({}, other))

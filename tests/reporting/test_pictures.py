@@ -1,8 +1,8 @@
 """Figures on the page and in the files: rows without holes, dark colours, names beside points, honest lines."""
 
 import re
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,15 +40,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return synthetic.study(root)
 
 
-@given(st.lists(st.floats(0.7, 2.5), max_size=12))
-def test_rows_hold_every_figure_and_are_about_as_wide(shapes: list[float]) -> None:
+@given(st.lists(st.floats(0.7, 2.5), min_size=1, max_size=8))
+def test_no_other_way_to_cut_the_figures_gives_rows_more_alike(shapes: list[float]) -> None:
+    def cost(ends: Sequence[int]) -> float:
+        off = [(sum(shapes[start:end]) - FULL) / FULL for start, end in pairwise([0, *ends])]
+        return sum(width * width * (4 if width < 0 else 1) for width in off)
+
     counts = rows(shapes)
     assert sum(counts) == len(shapes)
-    assert all(1 <= count <= 4 for count in counts)
-    ends = [sum(counts[: place + 1]) for place in range(len(counts))]
-    wide = [sum(shapes[end - count : end]) for count, end in zip(counts, ends, strict=True)]
-    if sum(shapes) > 2 * FULL:
-        assert all(width < 1.6 * FULL for width in wide)
+    assert max(counts) <= 4
+    last = len(shapes)
+    ways = [[*some, last] for many in range(last) for some in combinations(range(1, last), many)]
+    fit = [ends for ends in ways if all(end - start <= 4 for start, end in pairwise([0, *ends]))]
+    assert cost(list(accumulate(counts))) <= min(map(cost, fit)) + 1e-9
 
 
 def test_pictures_keep_their_order() -> None:

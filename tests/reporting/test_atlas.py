@@ -62,3 +62,14 @@ def test_nothing_under_a_blocking_flag_counts(tmp_path: Path) -> None:
     assert any(row["counts"] for row in clean if row["claim"] in claims)
     assert atlas.headline(PAPERS[0], clean) != atlas.headline(PAPERS[0], flagged)
     assert "attacks fail" in atlas.page(PAPERS, flagged)
+
+
+def test_of_two_studies_of_a_claim_the_more_precise_stands_in_the_readme(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, n=200)
+    rows = atlas.table({"narrow": synthetic.study(tmp_path, arms=ARMS)}, PAPERS)
+    wide = [row | {"study": "wide", "interval": [row["interval"][0] - 1, row["interval"][1]]}
+            for row in rows if row["study"] and row["interval"]]  # fmt: skip
+    assert wide
+    for both in (rows + wide, wide + rows):
+        assert "(`narrow`)" in atlas.lines(PAPERS, both)
+        assert "(`wide`)" not in atlas.lines(PAPERS, both)

@@ -72,7 +72,8 @@ def _counted(claim: Claim, rows: Sequence[Row]) -> str:
 def lines(papers: Sequence[Paper], rows: Sequence[Row]) -> str:
     """The table for README, a row a paper: of its headline claims the measured one that says most.
 
-    In its own setting before elsewhere, a verdict before none, more seeds before fewer, then as claims.yaml has them.
+    In its own setting before elsewhere, a verdict before none, more seeds before fewer, then as claims.yaml has them;
+    of several studies of one claim the one with the narrowest interval.
     """
     head = "| Paper | Headline claim | Reported | Measured here | Verdict | On |\n|---|---|--:|--:|---|---|\n"
     return head + "".join(f"| {' | '.join(_line(paper, rows))} |\n" for paper in papers)
@@ -80,8 +81,8 @@ def lines(papers: Sequence[Paper], rows: Sequence[Row]) -> str:
 
 def _line(paper: Paper, rows: Sequence[Row]) -> list[str]:
     own = [row for row in rows if row["paper"] == paper.name and row["kind"] == "headline"]
-    row = max(own, key=lambda row: (bool(row["study"]), *(row.get(key, False) for key in ("own_setting", "counts")),
-                                    len(row.get("seeds", ()))))  # fmt: skip
+    row = max(own, key=_says)
+    row = max((other for other in own if other["claim"] == row["claim"] and _says(other) == _says(row)), key=_precision)
     claim = next(claim for claim in paper.claims if claim.id == row["claim"])
     reported = "not read" if isinstance(claim.reported, str) else f"{claim.reported.points:+.2f}"
     name = f"[{paper.short}](turncoat/papers/{paper.name}/README.md), {paper.citation.year}"
@@ -91,6 +92,16 @@ def _line(paper: Paper, rows: Sequence[Row]) -> list[str]:
     verdict = row["word"] + ", under our reading" * paper.reading
     on = f"{row['dataset']}, {len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)} (`{row['study']}`)"
     return [name, claim.says, reported, f"{row['effect']:+.1f}{interval}".replace("-", "−"), verdict, on]
+
+
+def _says(row: Row) -> tuple[bool, bool, bool, int]:
+    own, counts = row.get("own_setting", False), row.get("counts", False)
+    return bool(row["study"]), own, counts, len(row.get("seeds", ()))
+
+
+def _precision(row: Row) -> float:
+    low, high = row.get("interval") or (-100, 100)
+    return float(low - high)
 
 
 def page(papers: Sequence[Paper], rows: Sequence[Row]) -> str:

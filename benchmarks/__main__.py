@@ -40,7 +40,7 @@ Results = dict[str, dict[str, list[Result]]]
 
 def attacks(given: argparse.Namespace) -> tuple[dict[str, Any], Results]:
     """What it ran on; PGD, AutoAttack and adversarial training steps by every library; then what ours alone does."""
-    pythons = {"turncoat": sys.executable} | (dict.fromkeys(PEERS, given.peers) if given.peers else {})
+    pythons = {"turncoat": sys.executable} | (dict.fromkeys(given.library or PEERS, given.peers) if given.peers else {})
     workers = {name: Worker(name, python, given) for name, python in pythons.items()}
     rounds = 3 if given.quick else 9
     common = {"epsilon": given.epsilon, "relative_step": 0.25, "steps": 10, "early_stop": False}
@@ -132,6 +132,7 @@ def _versions(*names: str) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", help="the interpreter of the environment that holds torchattacks, foolbox and ART")
+    parser.add_argument("--library", action="append", choices=PEERS, help="of the peers these alone (default: all)")
     parser.add_argument(
         "--model",
         type=Path,

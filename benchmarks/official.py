@@ -26,7 +26,7 @@ from turncoat.data.batches import resident
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal
 from turncoat.evaluation.runner import Runner
-from turncoat.files import read_json, sha256, write_atomic, write_json
+from turncoat.files import read_json, write_atomic, write_json
 from turncoat.settings import load
 
 PACKAGE = "pyautoattack"  # Croce and Hein's code as a package
@@ -50,7 +50,7 @@ class Row:
     worst: int
     official: int
     both: int
-    record: str  # SHA-256 of record.json
+    weights: str  # SHA-256 of them
 
     @property
     def above(self) -> float:
@@ -110,8 +110,9 @@ def attacked(dataset: str, arm: str, seed: int, folders: argparse.Namespace) -> 
     judge = Runner(model, images, labels, seed=seed, batch_size=BATCH, journal=Journal())
     right = (judge.logits(made, np.arange(len(worst))).argmax(1) == labels).cpu().numpy()
     both = min(worst.sum(), right.sum()) if random else (worst & right).sum()
-    checksum = sha256(folder / "record.json")
-    return Row(dataset, arm, seed, kind, len(worst), int(worst.sum()), int(right.sum()), int(both), checksum)
+    return Row(
+        dataset, arm, seed, kind, len(worst), int(worst.sum()), int(right.sum()), int(both), record["weights"]["best"]
+    )
 
 
 def main() -> None:
@@ -150,15 +151,20 @@ def main() -> None:
 
 
 def kept(stem: Path, records: Path, images: int | None) -> dict[tuple[str, str, int], Row]:
-    """Rows of a table that was cut or is older, of records that are still the same."""
+    """Rows of a table that was cut or is older, of weights and worst cases that are still the same."""
     path = stem.with_suffix(".json")
     rows = [Row(**row) for row in read_json(path)["rows"]] if path.exists() else []
-    return {
-        (row.dataset, row.arm, row.seed): row
-        for row in rows
-        for record in [records / row.dataset / row.arm / str(row.seed) / "record.json"]
-        if record.exists() and sha256(record) == row.record and images in (None, row.n)
-    }
+    return {(row.dataset, row.arm, row.seed): row for row in rows if _still(row, records, images)}
+
+
+def _still(row: Row, records: Path, images: int | None) -> bool:
+    folder = records / row.dataset / row.arm / str(row.seed)
+    if not (folder / "record.json").exists():
+        return False
+    record = read_json(folder / "record.json")
+    with np.load(folder / record["examples"]["file"]) as examples:
+        worst = examples["worst"][:images]
+    return (record["weights"]["best"], len(worst), worst.sum()) == (row.weights, row.n, row.worst)
 
 
 def keep(stem: Path, rows: list[Row], missing: list[str]) -> None:

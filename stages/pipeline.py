@@ -80,7 +80,9 @@ def part(settings: Mapping[str, Any], name: str) -> Any:
         elif isinstance(value, Mapping) and key in value:
             value = value[key]
         else:
-            raise TurncoatError(f"{FILE} names {name}, which params.yaml does not define")
+            raise TurncoatError(
+                f"{FILE} names {name}, which params.yaml does not define; `git show HEAD:params.yaml` has the line"
+            )
     return value
 
 

@@ -38,7 +38,10 @@ def repro(settings: Settings, plan: dict[str, Cell], at_once: int, environment: 
     # it alone notices that files of one's own have changed
     through_dvc(environment, [plan["inputs"]], *["--force"] * settings.own_files)
     walk(plan, behind(plan, outdated(environment)), partial(through_dvc, environment), at_once)
-    return subprocess.run(["dvc", "repro"], env=environment).returncode
+    code = subprocess.run(["dvc", "repro"], env=environment).returncode
+    if not code:
+        print("open reports/report.html")
+    return code
 
 
 def outdated(environment: dict[str, str]) -> set[str]:

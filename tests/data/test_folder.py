@@ -52,8 +52,18 @@ def test_train_and_test_folders_stay_and_validation_comes_out_of_train(tmp_path:
     put(tmp_path / "test", {f"{name}/x.png": encoded(smooth(9000 + n)) for n, name in enumerate(("cat", "dog"))})
     data = made(tmp_path, validation=4)
     assert [len(part) for part in data.splits.values()] == [20, 4, 2]
-    assert np.array_equal(data.test.images[1], smooth(9001).transpose(2, 0, 1))
-    assert data.test.labels.tolist() == [0, 1]
+    dog = data.test.labels.tolist().index(1)
+    assert np.array_equal(data.test.images[dog], smooth(9001).transpose(2, 0, 1))
+    assert sorted(data.test.labels) == [0, 1]
+
+
+def test_the_first_images_of_a_test_folder_are_of_all_classes(tmp_path: Path) -> None:
+    cats_and_dogs(tmp_path / "train")
+    for number, name in enumerate(("cat", "dog")):
+        put(tmp_path / "test" / name, {f"{i}.png": encoded(smooth(100 * number + 5000 + i)) for i in range(6)})
+    data = made(tmp_path, validation=4)
+    for first in (2, 4, 8):
+        assert set(np.bincount(data.test.labels[:first], minlength=2)) == {first // 2}
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "Val"])

@@ -206,7 +206,7 @@ def test_quantised_classifiers_stand_by_bits(root: Path, study: Study) -> None:
 @pytest.mark.parametrize(
     ("drawer", "said"),
     [
-        (rat_figures.controls, "Of the arms that see few images, clean: "),
+        (rat_figures.controls, "Of RAT and its controls, clean: "),
         (reverse_figures.gains, "Points of accuracy over adapted on digits under 2 shifts at all severities"),
     ],
 )

@@ -296,6 +296,10 @@ def test_the_main_table_says_what_was_not_run(built: Path) -> None:
     rows = list(csv.DictReader((built / "reports/tables/main-digits.csv").read_text().splitlines()))
     assert [row["arm"] for row in rows] == ARMS
     assert {row["arm"]: row["seeds"] for row in rows} == dict.fromkeys(ARMS, "3") | {"trades": "2"}
+
+
+def test_a_papers_table_says_what_training_took(built: Path) -> None:
+    rows = csv.DictReader((built / "reports/tables/mart-digits.csv").read_text().splitlines())
     cost = {row["arm"]: row["passes (1000)"] for row in rows}
     assert cost["standard"] == "3 + 3"  # 3200 images met, once forward and once backward
     assert cost["mart"] == "35 + 35"

@@ -178,7 +178,7 @@ def test_the_guide_from_a_weights_file_to_the_page_that_compares(tmp_path, monke
     run(monkeypatch, analyse, dataset="mine")
     run(monkeypatch, report)
     page = Path("reports/report.html").read_text()
-    assert all(f'id="cell-mine-{arm}"' in page for arm in ("standard", "mart"))
+    assert all(f'id="cell-mine-{arm}"' in page for arm in ("frozen", "standard", "mart"))
 
     command = re.search(r"```sh\n(python -m turncoat\.evaluation[^`]*--record[^`]*)```", guide)[1]
     words = command.replace("\\\n", " ").split()[3:]
@@ -191,7 +191,7 @@ def test_the_guide_from_a_weights_file_to_the_page_that_compares(tmp_path, monke
     write()
     run(monkeypatch, report)
     rows = read_json("reports/summary.json")["mine"]
-    assert list(rows) == ["standard", "mart", "theirs"]
+    assert list(rows) == ["frozen", "standard", "mart", "theirs"]
     assert rows["theirs"]["clean"] >= 80
     assert 'id="cell-mine-theirs"' in Path("reports/report.html").read_text()
 

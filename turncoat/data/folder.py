@@ -10,6 +10,7 @@ import numpy as np
 
 from turncoat.data.own import Raw, located
 from turncoat.data.pictures import gather, listed
+from turncoat.data.splits import stratified_order
 from turncoat.data.store import Split
 from turncoat.errors import TurncoatError
 
@@ -58,8 +59,10 @@ def read(path: str, size: tuple[int, int] | None) -> Raw:
     parts, of_split, start = {}, {}, 0
     for split, of_class in found.items():
         labels = np.concatenate([np.full(len(of_class[name]), numbers[name], np.int64) for name in sorted(of_class)])
-        parts[split] = Split(made.images[start : start + len(labels)], labels)
-        of_split[split] = names[start : start + len(labels)]
+        # whoever takes the first n of them takes all classes
+        order = np.arange(len(labels)) if split == "train" else stratified_order(labels, 0)
+        parts[split] = Split(made.images[start + order], labels[order])
+        of_split[split] = [names[start + place] for place in order]
         start += len(labels)
     return Raw(
         parts["train"],

@@ -45,5 +45,6 @@ def located(path: str) -> Path:
     for place in places:
         if place.exists():
             return place
-    looked = ", ".join(map(str, places))
-    raise TurncoatError(f"{path}: no such file or folder ({looked}); write an absolute path, or set {MIRROR}")
+    looked = ", ".join(str(place) for place in places if str(place) != path)
+    there = f" (looked for {looked})" if looked else ""
+    raise TurncoatError(f"{path}: no such file or folder{there}; write an absolute path, or set {MIRROR}")

@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--image-size", nargs="+", type=int, metavar="SIDE", help="side, or height and width, to fit")
     parser.add_argument("--suite", default="standard", help="a name under `suites` in params.yaml (standard)")
     parser.add_argument("--params", type=Path, help="params.yaml here, else turncoat's suites and data sets alone")
-    parser.add_argument("--images", type=int, help="the first so many test images (the suite's)")
+    parser.add_argument(
+        "--images", type=int, help="the first so many test images, of a folder of all classes in turn (the suite's)"
+    )
     parser.add_argument("--batch-size", type=int, help="images an attack works on at a time (the suite's)")
     parser.add_argument("--norm", choices=("linf", "l2", "l1"))
     parser.add_argument("--epsilon", type=radius, help="radius for images in [0, 1]; 8/255 is a number")
@@ -153,6 +155,10 @@ def _run(given: argparse.Namespace) -> None:
     made, told = chosen.made(images, given.classes or len(images.classes), threat, source)
     network = compute.place(made)
     test = resident(images.test.images[:count], images.test.labels[:count], compute.device)
+    classes = f"{len(images.classes)} classes ({', '.join(images.classes[:5])}{', ...' * (len(images.classes) > 5)})"
+    print(f"{given.data or name}: {len(test.labels):,} test images of {len(images.test):,}, {classes}", flush=True)
+    if chosen.named and not given.weights:
+        print(f"no --weights: the network is as {given.model} makes it", flush=True)
     perturbed = shelf / "perturbed" / str(name) / str(given.seed)
     stored = load_perturbed(perturbed) if name and (perturbed / "perturbed.json").exists() else {}
     missing = [attack for attack, plan in suite.attacks.items() if plan.stored and plan.stored not in stored]

@@ -13,6 +13,7 @@ from turncoat import data, models
 from turncoat.attacks import Threat
 from turncoat.data.own import located
 from turncoat.data.prepare import READERS, channel_statistics, prepare
+from turncoat.data.splits import stratified_order
 from turncoat.data.store import Split
 from turncoat.data_settings import DataSettings
 from turncoat.errors import TurncoatError
@@ -82,9 +83,15 @@ def own_images(path: str, size: list[int] | None) -> Images:
     raw = READERS[source](path, settings.size)
     mean, std = channel_statistics(raw.train.images)
     told = {"data": settings.model_dump(exclude={"path"}), "read": dict(raw.read)}
-    test = raw.test or raw.train
+    test = raw.test or _in_turns(raw.train)
     held_out = raw.validation or (raw.train if raw.test else None)
     return Images(test, held_out, raw.classes, mean, std, told)
+
+
+def _in_turns(whole: Split) -> Split:
+    """The same images in an order in which the classes take turns: the first n are of all classes."""
+    order = stratified_order(whole.labels, 0)
+    return Split(whole.images[order], whole.labels[order])
 
 
 def keywords(given: list[str]) -> dict[str, Any]:
@@ -136,6 +143,8 @@ class Network:
             )
             if value
         ]
+        if self.model.endswith(".py"):
+            raise TurncoatError(f"--model {self.model}: name what makes the network too, {self.model}:build say")
         if self.model.startswith(ROBUSTBENCH) or not self.named:
             if beside:
                 raise TurncoatError(f"{beside[0]}: {self.model} brings its own; leave it out")

@@ -66,6 +66,8 @@ def _universal(
     rows = []
     for target in range(runner.clean_logits.shape[1]):
         others = runner.labels != target
+        if not bool(others.any()):  # all images are of this class
+            continue
 
         def work(target: int = target, others: Tensor = others) -> Tensor:
             source = generator(runner.seed, "universal", target, device=runner.images.device)

@@ -64,8 +64,12 @@ def conclude(paper: Paper, verdicts: Sequence[Verdict], dataset: str) -> Conclus
         words = [verdict.word for _, verdict in others if verdict.effect is not None]
         said += f"; of its other claims {_counted(words)}"
     claim, verdict = carrying
-    before, number = f"{said}: “{claim.says.rstrip('.')}” was measured at ", f"{points(verdict.effect)} points"
-    return Conclusion(paper, dataset, verdict.word, before, number, _after(verdict, judged), claim.id)
+    quoted = f"“{claim.says.rstrip('.')}”"
+    mixed = len({verdict.word for _, verdict in heads}) > 1 and claim.kind == "headline"
+    before = f"{said}; {quoted} {SAID[verdict.word][0]}: " if mixed else f"{said}: {quoted} was "
+    number = f"{points(verdict.effect)} points"
+    before += "measured at "
+    return Conclusion(paper, dataset, verdict.word, before, number, _after(claim, verdict, judged), claim.id)
 
 
 def tally(words: Sequence[Word], what: str, where: str = "") -> str:
@@ -92,8 +96,9 @@ def _counted(words: Sequence[Word]) -> str:
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
-def _after(verdict: Verdict, judged: Sequence[tuple[Claim, Verdict]]) -> str:
+def _after(claim: Claim, verdict: Verdict, judged: Sequence[tuple[Claim, Verdict]]) -> str:
     """The interval, what is to be read beside the number, and the controls where a headline claim holds."""
+    instead = claim.on.get(verdict.dataset)
     said = ""
     if verdict.interval:
         said += f" [{points(verdict.interval.low)},\u00a0{points(verdict.interval.high)}]"
@@ -101,6 +106,10 @@ def _after(verdict: Verdict, judged: Sequence[tuple[Claim, Verdict]]) -> str:
         said += " ‡"
     if verdict.alone:
         said += " §"
+    if instead and instead.metric and instead.metric != claim.measured.metric:
+        said += f", by the measure {instead.metric}"
+    if claim.reported != "unavailable":
+        said += f", reported {points(claim.reported.points)}"
     if verdict.seeds_needed:
         said += f"; {verdict.seeds_needed} seeds would decide it"
     controls = [other.word for claim, other in judged if claim.kind == "control"]

@@ -12,6 +12,13 @@ BLOCKED = " ‡"  # beside a number that a blocking flag lies on
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
 
+def radius(epsilon: float) -> str:
+    """`0.15`; `8/255` where it is a number of grey levels that four digits do not give exactly."""
+    levels = 255 * epsilon
+    short = f"{epsilon:.4g}"
+    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 and abs(float(short) - epsilon) > 1e-9 else short
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean accuracy over seeds with its 95 % interval, in percent; `n` is images per seed.

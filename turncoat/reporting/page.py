@@ -19,7 +19,7 @@ from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Claim, Paper
 from turncoat.reporting.conclusions import conclude
 from turncoat.reporting.drawing import Drawn
-from turncoat.reporting.measures import NORMS, accuracy
+from turncoat.reporting.measures import NORMS, accuracy, radius
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
 from turncoat.reporting.tables import beside, p_text, points
@@ -51,7 +51,7 @@ def render(
     """The page as HTML. The figures must lie in reports/figures/ already; the same files give the same bytes."""
     templates = environment()
     templates.filters |= {"points": points, "p": p_text, "slug": lambda word: str(word).replace(" ", "-")}
-    templates.filters |= {"spelt": lambda count: SPELT.get(count, str(count))}
+    templates.filters |= {"spelt": lambda count: SPELT.get(count, str(count)), "radius": radius}
     papers = [chapter.paper for chapter in chapters]
     claims = [_claim_row(study, paper, claim, verdicts) for paper in papers for claim in paper.claims]
     concluded = [conclude(paper, verdicts, dataset) for paper in papers for dataset in study.settings.study.datasets]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from turncoat.reporting import labels, style
-from turncoat.reporting.measures import Estimate, accuracy, curve, epochs, error_bar, leader
+from turncoat.reporting.measures import Estimate, accuracy, curve, epochs, error_bar, leader, radius
 from turncoat.reporting.paper_figures import twins
 from turncoat.reporting.study import Study
 from turncoat.reporting.style import Look, Picture
@@ -72,22 +72,22 @@ def security_curve(study: Study, dataset: str, groups: Groups, looks: Mapping[st
                 continue
             axes.plot(*zip(*line, strict=True), **style.joined(looks[arm].line, line))
             low, high = ([getattr(value.interval, end) for _, value in points] for end in ("low", "high"))
-            axes.fill_between([x for x, _ in line], low, high, color=looks[arm].colour, alpha=0.08, linewidth=0)
+            axes.fill_between([x for x, _ in line], low, high, color=looks[arm].colour, alpha=0.18, linewidth=0)
         axes.axvline(epsilon, color=style.GREY, linewidth=0.6, linestyle=(0, (2, 2)))
         ends = {arm: (place[arm][0], place[arm][1].mean, looks[arm].colour) for arm in arms}
         labels.beside(axes, ends, HEIGHT)
     _axes(figure, "radius ε; dashed: that of training", "accuracy under PGD-20 (%)")
-    radius = next(iter(place.values()))[0]
+    at = radius(next(iter(place.values()))[0])
     return figure, (
         f"Accuracy under PGD-20 against its radius for {len(curves)} arms on {dataset}, bands 95 %; a panel a paper, "
-        f"other arms in grey. At radius {radius:.4g} {leader({arm: value for arm, (_, value) in place.items()})}."
+        f"other arms in grey. At radius {at} {leader({arm: value for arm, (_, value) in place.items()})}."
     )
 
 
 def training(study: Study, dataset: str, groups: Groups, looks: Mapping[str, Look]) -> Picture:
-    """Validation accuracy over the epochs, mean over seeds: under attack with markers, clean as thin lines."""
+    """Validation accuracy over each arm's own training, mean over seeds: under attack with markers, clean thin."""
     columns = ("validation_clean", "validation_robust")
-    lines = {arm: [epochs(study, dataset, arm, column) for column in columns] for arm in every(groups)}
+    lines = {arm: [_progress(epochs(study, dataset, arm, column)) for column in columns] for arm in every(groups)}
     lines = {arm: both for arm, both in lines.items() if both[0]}
     if not lines:
         return None
@@ -103,11 +103,16 @@ def training(study: Study, dataset: str, groups: Groups, looks: Mapping[str, Loo
                     axes.plot(*zip(*line, strict=True), **style.joined(look, line))
         named = {arm: (robust or clean)[-1] for arm, (clean, robust) in lines.items() if arm in arms}
         labels.beside(axes, {arm: (*end, looks[arm].colour) for arm, end in named.items()}, HEIGHT)
-    _axes(figure, "epoch", "validation accuracy (%)")
+    _axes(figure, "share of the arm's epochs (%)", "validation accuracy (%)")
     return figure, (
-        f"Validation accuracy over the epochs of {len(lines)} arms on {dataset}, mean over seeds: under attack with "
+        f"Validation accuracy over the training of {len(lines)} arms on {dataset}, mean over seeds: under attack with "
         "markers, clean as thin lines; a panel a paper, other arms in grey."
     )
+
+
+def _progress(line: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+    """The line over percent of its epochs: arms train for very different numbers of them."""
+    return [(100 * epoch / max(1, line[-1][0]), value) for epoch, value in line]
 
 
 def components(study: Study, dataset: str, groups: Groups, looks: Mapping[str, Look]) -> Picture:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OKABE_ITO = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
-TOL = ("#882255", "#332288", "#999933", "#AA4499")
+OKABE_ITO = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C564B")
+TOL = ("#882255", "#332288", "#999933", "#AA4499", "#6699CC", "#661100", "#44AA99", "#B8860B")
 COLOURS = OKABE_ITO + TOL
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # as many as share no factor with the colours
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -69,7 +69,7 @@ class Look:
 def looks(arms: Sequence[str], others: Iterable[str] = ()) -> dict[str, Look]:
     """The look of every arm by its place in the study, then of the `others` that params.yaml defines.
 
-    An arm added at the end moves none. The first twelve differ in colour, 132 in colour and marker.
+    An arm added at the end moves none. The first sixteen differ in colour, 176 in colour and marker.
     """
 
     def look(place: int) -> Look:

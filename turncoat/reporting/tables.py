@@ -11,7 +11,7 @@ from pathlib import Path
 from turncoat.reporting import tuning
 from turncoat.reporting.chapter import Chapter
 from turncoat.reporting.claims import Paper, ReportedValue
-from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, epochs, mean, training_passes
+from turncoat.reporting.measures import BLOCKED, NORMS, Estimate, accuracy, epochs, mean, radius, training_passes
 from turncoat.reporting.statistics import MOST_SEEDS, POWER
 from turncoat.reporting.study import Study
 from turncoat.reporting.table import Table
@@ -25,23 +25,23 @@ PASSES_MEAN = "forward + backward passes, in thousands of images"
 
 def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
     """Every arm against every attack, mean ± half the 95 % interval, in percent; arms without a record say so."""
-    metrics = ["clean", *study.attacks(dataset), "worst"]
+    metrics = ["clean", "worst", *study.attacks(dataset)]
     found = [[accuracy(study, dataset, arm, metric) for metric in metrics] for arm in arms]
     rows = []
     for arm, values in zip(arms, found, strict=True):
         seeds = len(study.of(dataset, arm))
         shown = (value.text if value else ("–" if seeds else NOT_RUN) for value in values)
-        rows.append([arm, *shown, str(seeds), passes(study, dataset, arm)])
+        rows.append([arm, *shown, str(seeds)])
     tops = [best([values[column] for values in found]) for column in range(len(metrics))]
     bold = {(row, column + 1) for column, row in enumerate(tops) if row is not None}
     threat = study.settings.datasets[dataset].threat
     n = max((value.n for line in found for value in line if value), default=0)
     caption = (
-        f"{dataset}, {NORMS[threat.norm]} ε = {threat.epsilon:.4g}: accuracy in percent on {n} test images, "
-        "mean over seeds ± half of the 95 % interval over seeds and images (one seed: over images alone); "
-        f"what training took: {PASSES_MEAN}"
+        f"{dataset}, {NORMS[threat.norm]} ε = {radius(threat.epsilon)}: accuracy in percent on {n} test images, "
+        "mean over seeds ± half of the 95 % interval over seeds and images (one seed: over images alone); bold: above "
+        "all others, intervals apart"
     )
-    return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds", PASSES], rows, frozenset(bold))
+    return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds"], rows, frozenset(bold))
 
 
 def passes(study: Study, dataset: str, arm: str) -> str:
@@ -54,9 +54,14 @@ def passes(study: Study, dataset: str, arm: str) -> str:
 
 
 def best(column: Sequence[Estimate | None]) -> int | None:
-    """The row whose interval lies above all others', or None: without the intervals, or under a flag, none is best."""
+    """The row whose interval lies above all others', or None.
+
+    None is best without intervals, under a flag, or where most rows have no value.
+    """
     known = [(value, row) for row, value in enumerate(column) if value]
-    if len(known) < 2 or any(len(value.seeds) < 2 for value, _ in known):  # one seed says nothing of the next
+    if len(known) < max(2, len(column) / 2) or any(
+        len(value.seeds) < 2 for value, _ in known
+    ):  # one seed says nothing of the next
         return None
     top, row = max(known, key=lambda pair: pair[0].mean)
     apart = all(top.interval.low > value.interval.high for value, other in known if other != row)

@@ -180,8 +180,9 @@ def controls(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
         f"{metric}: {leader({arm: v for arm, v in row.items() if v and arm in few})}" for metric, row in found.items()
     ]
     return figure, (
-        f"RAT and its controls on {dataset}, from few images to all, with 95 % intervals. Of the arms that see few "
-        f"images, {'; '.join(said)}."
+        f"RAT and its controls on {dataset}, from few images to all, each with its own 95 % interval; the claims "
+        "compare pairs, seed by seed and image by image, and can tell more apart. Of RAT and its controls, "
+        f"{'; '.join(said)}."
     )
 
 

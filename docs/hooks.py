@@ -15,6 +15,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
     "reports/reference/README.md": "reference.md",
+    "lease/README.md": "lease.md",
 }
 PAGES |= {
     str(page.relative_to(ROOT)): f"papers/{page.parent.name}.md"

@@ -22,6 +22,7 @@ import json
 import platform
 import statistics
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,8 +39,12 @@ STUDYS = "adversarial training step, ours as the study trains, peers in float32"
 Results = dict[str, dict[str, list[Result]]]
 
 
-def attacks(given: argparse.Namespace) -> tuple[dict[str, Any], Results]:
-    """What it ran on; PGD, AutoAttack and adversarial training steps by every library; then what ours alone does."""
+def attacks(given: argparse.Namespace, keep: Callable[[dict[str, Any], Results], None]) -> None:
+    """PGD, AutoAttack and adversarial training steps by every library; then what ours alone does.
+
+    Args:
+        keep: gets what it ran on, and the results so far, after each part.
+    """
     pythons = {"turncoat": sys.executable} | (dict.fromkeys(given.library or PEERS, given.peers) if given.peers else {})
     workers = {name: Worker(name, python, given) for name, python in pythons.items()}
     rounds = 3 if given.quick else 9
@@ -57,6 +62,7 @@ def attacks(given: argparse.Namespace) -> tuple[dict[str, Any], Results]:
         results[key] = compare(list(workers.values()), common | job, rounds, warm=1)
         title = f"{key} ({_how(results[key]['turncoat'][0])})" if key == STUDYS else key
         print(table(title, results[key], given.images) + "\n", flush=True)
+        keep(about, results)
     if not given.quick:
         able = [worker for name, worker in workers.items() if name in ENSEMBLES]
         results["AutoAttack standard"] = compare(able, common | {"attack": "autoattack"}, rounds=1, warm=0)
@@ -65,9 +71,10 @@ def attacks(given: argparse.Namespace) -> tuple[dict[str, Any], Results]:
         worker.close()
     ours = workers["turncoat"]
     results["training step of each arm"] = steps(ours, common, given, rounds)
+    keep(about, results)
     results["evaluation of a cell"] = evaluations(ours, common, 1 if given.quick else 3)
+    keep(about, results)
     ours.close()
-    return about, results
 
 
 def steps(worker: Worker, common: dict[str, Any], given: argparse.Namespace, rounds: int) -> dict[str, list[Result]]:
@@ -161,11 +168,16 @@ def main() -> None:
         "settings": {key: str(value) for key, value in vars(given).items()},
     }
     print(f"{found['when']}, {found['processor']}, {given.threads} thread(s), {given.model}, linf {given.epsilon:g}\n")
-    found["on"], found["attacks"] = attacks(given)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(about: dict[str, Any], results: Results) -> None:
+        found.update({"on": about, "attacks": results})
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
+
+    attacks(given, keep)
     if not given.quick:
         found["commands"] = commands()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\n{given.out} holds every round")
 
 

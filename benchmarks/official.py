@@ -136,12 +136,13 @@ def main() -> None:
     rows: list[Row] = []
     missing: list[str] = []
     before = kept(given.out, given.records, given.images) if given.out else {}
-    for cell in cells:
+    for number, cell in enumerate(cells, 1):
+        waiting = ["/".join(map(str, other)) for other in cells[number:]]
         try:
             rows.append(before.get(cell) or attacked(*cell, given))
             print(rows[-1].line, flush=True)
             if given.out:
-                keep(given.out, rows, missing)
+                keep(given.out, rows, [*missing, *waiting])
         except (FileNotFoundError, TurncoatError) as error:
             missing.append("/".join(map(str, cell)))
             print(f"| {missing[-1]} | not run: {error} |", flush=True)

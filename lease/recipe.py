@@ -84,8 +84,8 @@ def speeds(work: Path, bench: Path | None, scale: str) -> dict[str, Any]:
         "compute": {"precision": "auto", "compile": "auto"},
         "table": [],
     }
-    if bench and bench.is_file():
-        steps = read_json(bench)["attacks"]["training step of each arm"]
+    steps = read_json(bench)["attacks"].get("training step of each arm") if bench and bench.is_file() else None
+    if steps:
         middle = {key: statistics.median(run["seconds"] / run["images"] for run in runs) for key, runs in steps.items()}
         found["table"] = [
             {"step": key, "images a second": round(1 / each), "of a matrix product's speed": _share(steps[key])}

@@ -66,9 +66,8 @@ def conclude(paper: Paper, verdicts: Sequence[Verdict], dataset: str) -> Conclus
     claim, verdict = carrying
     quoted = f"“{claim.says.rstrip('.')}”"
     mixed = len({verdict.word for _, verdict in heads}) > 1 and claim.kind == "headline"
-    before = f"{said}; {quoted} {SAID[verdict.word][0]}: " if mixed else f"{said}: {quoted} was "
-    number = f"{points(verdict.effect)} points"
-    before += "measured at "
+    before = f"{said}; {quoted} {SAID[verdict.word][0]}:" if mixed else f"{said}: {quoted} was"
+    before, number = f"{before} measured at ", f"{points(verdict.effect)} points"
     return Conclusion(paper, dataset, verdict.word, before, number, _after(claim, verdict, judged), claim.id)
 
 

@@ -59,9 +59,8 @@ def best(column: Sequence[Estimate | None]) -> int | None:
     None is best without intervals, under a flag, or where most rows have no value.
     """
     known = [(value, row) for row, value in enumerate(column) if value]
-    if len(known) < max(2, len(column) / 2) or any(
-        len(value.seeds) < 2 for value, _ in known
-    ):  # one seed says nothing of the next
+    alone = any(len(value.seeds) < 2 for value, _ in known)  # one seed says nothing of the next
+    if alone or len(known) < max(2, len(column) / 2):
         return None
     top, row = max(known, key=lambda pair: pair[0].mean)
     apart = all(top.interval.low > value.interval.high for value, other in known if other != row)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from turncoat import data
-from turncoat.data.store import SPLITS, Dataset, Split
+from turncoat.data.store import SPLITS, Dataset, Split, described
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json, write_json
 
@@ -75,17 +75,7 @@ def half(source: Path, number: int) -> dict[str, Split]:
 
 def first(source: Path, target: Path) -> Dataset:
     """The first half as a data set of its own in `target`: enough to measure speeds with."""
-    about = read_json(source / "half-1" / "dataset.json")
-    dataset = Dataset(
-        name=about["name"],
-        source=about["source"],
-        classes=tuple(about["classes"]),
-        mean=tuple(about["mean"]),
-        std=tuple(about["std"]),
-        overlap=about["overlap"],
-        settings=about["settings"],
-        **half(source, 1),
-    )
+    dataset = described(read_json(source / "half-1" / "dataset.json"), half(source, 1))
     data.save(dataset, target)
     return dataset
 

@@ -145,18 +145,23 @@ def load(folder: Path | str) -> Dataset:
             )
             for name in SPLITS
         }
-        return Dataset(
-            name=about["name"],
-            source=about["source"],
-            classes=tuple(about["classes"]),
-            mean=tuple(about["mean"]),
-            std=tuple(about["std"]),
-            overlap=about["overlap"],
-            settings=about["settings"],
-            **splits,
-        )
+        return described(about, splits)
     except (KeyError, TypeError) as error:
         raise TurncoatError(f"{folder / 'dataset.json'}: {error} is missing or malformed; {remedy}") from error
+
+
+def described(about: Mapping[str, Any], splits: Mapping[str, Split]) -> Dataset:
+    """The data set of these splits that `about`, the content of a dataset.json, is of."""
+    return Dataset(
+        name=about["name"],
+        source=about["source"],
+        classes=tuple(about["classes"]),
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+        overlap=about["overlap"],
+        settings=about["settings"],
+        **splits,
+    )
 
 
 def _array(path: Path, checksum: str, remedy: str) -> NDArray[Any]:

@@ -72,7 +72,7 @@ def main() -> None:
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
     LOGS.mkdir(parents=True, exist_ok=True)
     marks = Marks(plan)
-    with warm.offered(given.minutes >= WARM_FROM) as environment:
+    with warm.offered(given.minutes >= WARM_FROM, bool(settings.study.dense.datasets)) as environment:
         if settings.own_files or not marks.done(plan["inputs"]):
             execute(plan["inputs"], environment)
             marks.set(plan["inputs"])

@@ -44,7 +44,7 @@ def main() -> None:
         labels = (sides[0].label, sides[1].label)
         study = side_by_side.gathered((sides[0], sides[1]), load(), Path(temporary) / "both")
         shown = 0
-        for dataset in study.settings.study.datasets:
+        for dataset in study.settings.study.every:
             if any(not study.of(dataset, label) for label in labels):
                 continue
             rows = [

@@ -21,8 +21,8 @@ def main() -> None:
 
     datasets = load().datasets
     known("dataset", arguments.dataset, dict(datasets))
-    settings = datasets[arguments.dataset].data
-    dataset = prepare(arguments.dataset, settings, Path(".scratch/downloads") / settings.source)
+    plan = datasets[arguments.dataset]
+    dataset = prepare(arguments.dataset, plan.data, Path(".scratch/downloads") / plan.data.source, plan.task)
     save(dataset, data_folder(arguments.dataset))
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
     print(f"{dataset.name}: {sizes} images of {'×'.join(map(str, dataset.shape))}, {len(dataset.classes)} classes")

@@ -20,14 +20,19 @@ from turncoat.files import write_json
 from turncoat.settings import Settings, load, validate
 from turncoat.tuning import SUFFIX
 
+DENSE = "-dense"  # ends the names of stages for segmentation and detection
 CODE, SETTINGS = "data/code/", "data/settings/"
-PARTS = {"analyse": ("analysis",), "report": ("figures", "tables")}  # modules of a paper that a stage asks for by name
+PARTS = {
+    "analyse": ("analysis",),
+    "analyse-dense": ("dense_analysis",),
+    "report": ("figures", "tables", "dense_figures"),
+}  # modules of a paper that a stage asks for by name
 
 
 def main() -> None:
     parse(__doc__)
 
-    from turncoat.evaluation import build_suite
+    from turncoat.evaluation import build_suite, dense
     from turncoat.evaluation.suite import plan_attack
     from turncoat.methods.universal import StoredSettings
     from turncoat.papers.check import check, check_folders
@@ -35,9 +40,11 @@ def main() -> None:
 
     check_folders()
     settings = load()
-    check_places(settings.study.datasets)
+    check_places(settings.study.every)
     check(settings)  # a wrong setting or an incomplete paper stops here, before anything trains
     build_suite(settings.study.suite, settings.suites[settings.study.suite])
+    if settings.study.dense.datasets:
+        dense.plan(settings.study.dense.suite, settings.suites[settings.study.dense.suite])
     for name, raw in settings.perturbations.items():
         plan_attack(raw, f"perturbations.{name}")
     for name, raw in settings.universal.items():
@@ -71,6 +78,14 @@ def modules(cell: Cell, settings: Settings) -> list[str]:
 
     methods: list[str] = []
     stage = cell.stage.removesuffix(SUFFIX)  # of tuned arms: the same, run on what their trials came to
+    own = [
+        f"turncoat.papers.{path.parent.name}.{part}"
+        for part in PARTS.get(stage, ())
+        for path in sorted(ROOT.glob(f"turncoat/papers/*/{part}.py"))
+    ]
+    if stage.endswith(DENSE):  # a stage of its own, or the same on another data set
+        script = stage.replace("-", "_")
+        stage = script if (ROOT / "stages" / f"{script}.py").exists() else stage.removesuffix(DENSE)
     match stage:
         case "baseline":
             methods = ["standard"]
@@ -78,11 +93,6 @@ def modules(cell: Cell, settings: Settings) -> list[str]:
             methods = [settings.pretrained[name]["method"] for name in settings.study.pretrained]
         case "finetune" | "trial":
             methods = [settings.arms[cell.item["arm"]]["method"]]
-    own = [
-        f"turncoat.papers.{path.parent.name}.{part}"
-        for part in PARTS.get(stage, ())
-        for path in sorted(ROOT.glob(f"turncoat/papers/*/{part}.py"))
-    ]
     return [f"stages.{stage}", *sorted({module_of(method) for method in methods}), *own]
 
 

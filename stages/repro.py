@@ -26,10 +26,10 @@ from turncoat.settings import Settings, load
 def main() -> None:
     parse(__doc__)
     settings = load()  # a wrong setting is told at once, and a folder that DVC would stumble over
-    check_places(settings.study.datasets)
+    check_places(settings.study.every)
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
-    with warm.offered() as environment:
+    with warm.offered(dense=bool(settings.study.dense.datasets)) as environment:
         sys.exit(repro(settings, plan, at_once, environment))
 
 

@@ -1,6 +1,7 @@
 """Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,8 @@ from turncoat.papers.arms import Section, arm_settings, method_class, schedule
 from turncoat.papers.index import module_of
 from turncoat.settings import ArmSettings, DatasetSettings, Settings, TrainingSettings
 from turncoat.training import Compute, fingerprint, initialised, resolve, train_cell
+from turncoat.training.agreement import PRIMARY
+from turncoat.training.dense_validation import dense_validator
 from turncoat.training.validation import validator
 
 
@@ -29,8 +32,9 @@ def check_network(settings: Settings, dataset: str, network: nn.Module, classes:
     """
     plan = settings.datasets[dataset]
     task = Task(Threat(plan.threat.norm, plan.threat.epsilon), classes)
-    named: list[tuple[Section, str]] = [("arms", arm) for arm in settings.study.arms]
-    for section, arm in [*named, *(("pretrained", name) for name in settings.study.pretrained)]:
+    named: list[tuple[Section, str]] = [("arms", arm) for arm in settings.study.arms_on(dataset)]
+    pretrained = settings.study.pretrained if plan.task == "classification" else []
+    for section, arm in [*named, *(("pretrained", name) for name in pretrained)]:
         of_arm = arm_settings(settings, arm, section)
         try:
             method_class(of_arm.method)(of_arm, task).check(network)
@@ -103,13 +107,16 @@ def train(
         network = models.load(inputs[-1], trusted={of_dataset.model})
         given = read_json(source / "training.json").get("given", {})
     else:
-        network = initialised(seed, lambda: models.Classifier(of_dataset.model, *kind, of_dataset.model_args))
+        fresh = models.OF_TASK[images.task]
+        network = initialised(seed, lambda: fresh(of_dataset.model, *kind, of_dataset.model_args))
     if arm == "baseline":
         check_network(settings, dataset, network, len(images.classes))
-    train_split = resident(images.train.images, images.train.labels, compute.device)
+    train_split = resident(images.train.images, images.train.labels, compute.device, images.task)
     train_split = method.prepare(compute.place(network), train_split, seed)
     compute.place(method.model)  # a method may train another network than the one it was given
     an_epoch = batches_an_epoch(train_split, steps.batch_size, steps.steps) * min(steps.batch_size, len(train_split))
+    if images.task != "classification":  # anchors and losses of a library are not for a compiler
+        compute = replace(compute, compile=False)
     compute = compute.for_run(steps.epochs * an_epoch * (1 + method.attack_steps))
 
     own = model_folder(dataset, arm, seed) if section == "arms" else pretrained_folder(dataset, seed) / arm
@@ -136,14 +143,23 @@ def train(
             settings=resolved,
             key=key,
             folder=folder or own,
-            validate=validator(
-                resident(images.validation.images, images.validation.labels, compute.device), threat, seed
-            ),
+            validate=_validator(images, compute, threat, seed),
             log=tracker.log,
             about=about,
         )
         tracker.final(tracking.summary(summary))
     best = summary["validation"]["best"]
-    measured = f"validation clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}"
+    what = "" if images.task == "classification" else f"{PRIMARY[images.task]} "
+    measured = f"validation {what}clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}"
     print(f"best epoch {summary['best_epoch']}: {measured}", flush=True)
     return summary
+
+
+def _validator(
+    images: data.Dataset, compute: Compute, threat: Threat, seed: int
+) -> Callable[[nn.Module], dict[str, float]]:
+    """What is looked at on the validation split: accuracy, or the measure of the data set's task."""
+    split = resident(images.validation.images, images.validation.labels, compute.device, images.task)
+    if images.task == "classification":
+        return validator(split, threat, seed)
+    return dense_validator(split, threat, seed, len(images.classes))

@@ -8,9 +8,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from turncoat.data_settings import DataSettings
+from turncoat.data_settings import TASKS, DataSettings, Task
 from turncoat.errors import there_are
 from turncoat.shelves import merged
 from turncoat.strict import Strict, validate
@@ -34,6 +34,9 @@ MODELS = (
     "mobilenet_v2",
     "vgg16",
 )
+SEGMENTERS = ("small_segmenter", "lraspp_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_resnet50")
+DETECTORS = ("small_detector", "ssdlite320_mobilenet_v3_large", "fcos_resnet50_fpn", "retinanet_resnet50_fpn")
+OF_TASK = {"classification": MODELS, "segmentation": SEGMENTERS, "detection": DETECTORS}
 FOREIGN = re.compile(r"(timm|torchvision)/[\w.-]+|[\w./-]*\w:\w+")  # by a library's name, or a factory of one's own
 
 
@@ -132,9 +135,12 @@ class BaselineSettings(Strict):
 class DatasetSettings(Strict):
     """A data set with its threat model, network and schedules."""
 
+    task: Task = "classification"
     data: DataSettings
     threat: ThreatSettings
-    model: str = Field(description="one of MODELS, timm/<name>, torchvision/<name>, or a factory: package.module:name")
+    model: str = Field(
+        description="one of the task's, timm/<name>, torchvision/<name>, or a factory: package.module:name"
+    )
     model_args: dict[str, Any] = Field({}, description="keywords for timm, torchvision or the factory")
     baseline: BaselineSettings | None = Field(None, description="None: it is trained by `training`")
     start: Start = "baseline"
@@ -143,17 +149,29 @@ class DatasetSettings(Strict):
 
     @field_validator("model")
     @classmethod
-    def _a_network(cls, name: str) -> str:
-        if name not in MODELS and not FOREIGN.fullmatch(name):
-            near = difflib.get_close_matches(name, MODELS, n=1)
+    def _a_network(cls, name: str, info: ValidationInfo) -> str:
+        task = info.data.get("task", "classification")
+        known = OF_TASK[task]
+        if name not in known and not (task == "classification" and FOREIGN.fullmatch(name)):
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? There are" if near else "there are"
-            raise ValueError(f"{name!r} is not defined; {hint} {', '.join(MODELS)}; or see docs/networks.md")
+            kind = "" if task == "classification" else f" for {task}"
+            raise ValueError(f"{name!r} is not defined{kind}; {hint} {', '.join(known)}; or see docs/networks.md")
         return name
 
     @model_validator(mode="after")
     def _arguments_have_a_taker(self) -> Self:
-        if self.model_args and self.model in MODELS:
+        if self.model_args and self.model in (*MODELS, "small_segmenter", "small_detector"):
             raise ValueError(f"model_args: {self.model} takes none; they go to timm, torchvision or a factory")
+        return self
+
+    @model_validator(mode="after")
+    def _data_and_task_go_together(self) -> Self:
+        there = TASKS.get(self.data.source, ("classification",))
+        if self.task not in there:
+            raise ValueError(f"task: source {self.data.source} is for {' or '.join(there)} (got {self.task!r})")
+        if self.task != "classification" and self.baseline:
+            raise ValueError(f"baseline: given weights are for classification; for {self.task} it is trained here")
         return self
 
 
@@ -213,7 +231,7 @@ class Settings(Strict):
 
         DVC sees them through data/settings.json alone, which the stage `inputs` must then make anew.
         """
-        plans = [self.datasets[name] for name in self.study.datasets]
+        plans = [self.datasets[name] for name in self.study.every]
         return bool(self.study.beside) or any(plan.data.path or plan.baseline or ":" in plan.model for plan in plans)
 
     def file(self, section: str, name: str) -> str:
@@ -232,10 +250,20 @@ class Settings(Strict):
             ("study.arms", self.study.arms, self.arms),
             ("study.pretrained", self.study.pretrained, self.pretrained),
             ("study.suite", [self.study.suite], self.suites),
+            ("study.dense.datasets", self.study.dense.datasets, self.datasets),
+            ("study.dense.arms", self.study.dense.arms, self.arms),
+            ("study.dense.suite", [self.study.dense.suite] * bool(self.study.dense.datasets), self.suites),
         ):
             for name in names:
                 if name not in known:
                     raise ValueError(f"{field}: {name} is not defined; {there_are(name, known)}")
+        for name in self.study.every:
+            places = ["study.datasets", "study.dense.datasets"]
+            if (named_there := name in self.study.dense.datasets) != (self.datasets[name].task != "classification"):
+                wrong_place, place = places[named_there], places[not named_there]
+                raise ValueError(f"{wrong_place}: {name} is for {self.datasets[name].task}; name it in {place}")
+        if grids := [arm for arm in self.study.dense.arms if "tune" in self.arms[arm]]:
+            raise ValueError(f"study.dense.arms: {grids[0]} is tuned, which is for classification alone; take it out")
         tuned = self.study.tuning.arms
         if wrong := [arm for arm in self.study.arms if ("tune" in self.arms[arm]) != (arm in tuned)]:
             other = (
@@ -246,9 +274,9 @@ class Settings(Strict):
         if taken := {"perturbed", "code", "settings"} & set(self.datasets):
             raise ValueError(f"datasets.{min(taken)}: this name is taken by a folder that the stages make")
         cells: dict[str, tuple[str, str]] = {}
-        for cell in ((dataset, arm) for dataset in self.study.datasets for arm in self.study.arms):
-            if (other := cells.setdefault("-".join(cell), cell)) != cell:
-                both = " and of ".join(f"datasets.{dataset} with arms.{arm}" for dataset, arm in (other, cell))
+        for cell in ((dataset, arm) for dataset in self.study.every for arm in self.study.arms_on(dataset)):
+            if (first := cells.setdefault("-".join(cell), cell)) != cell:
+                both = " and of ".join(f"datasets.{dataset} with arms.{arm}" for dataset, arm in (first, cell))
                 raise ValueError(f"the cells of {both} would both be called {'-'.join(cell)}; rename one")
         suite = self.study.suite
         for name, attack in self.suites[suite].attacks.items():

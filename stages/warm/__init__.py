@@ -25,8 +25,11 @@ LONGEST = 120  # bytes of a `#!` line that every kernel takes
 
 
 @contextmanager
-def offered(wanted: bool = True) -> Iterator[dict[str, str]]:
-    """The environment in which commands are forks of a warm server; today's own where there is none."""
+def offered(wanted: bool = True, dense: bool = False) -> Iterator[dict[str, str]]:
+    """The environment in which commands are forks of a warm server; today's own where there is none.
+
+    Args: dense: import, too, what segmentation and detection are measured with.
+    """
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     possible = sys.platform == "linux" and len(f"#!{sys.executable} -IS") <= LONGEST
     if not wanted or not possible or os.environ.get("TURNCOAT_COLD"):
@@ -43,9 +46,9 @@ def offered(wanted: bool = True) -> Iterator[dict[str, str]]:
                 (clients / name).chmod(0o755)
                 environment[f"TURNCOAT_WARM_{name.upper()}"] = real
         server = subprocess.Popen(
-            [sys.executable, "-m", "stages.warm.server", environment["TURNCOAT_WARM"]],
+            [sys.executable, "-m", "stages.warm.server", environment["TURNCOAT_WARM"], *["dense"] * dense],
             stdin=subprocess.PIPE,  # closed when this process ends, however it ends
-            start_new_session=True,  # Ctrl-C is for the clients to pass on
+            process_group=0,  # Ctrl-C is for the clients to pass on; the session, and with it the priority, is ours
             env=environment,
         )
         environment["PATH"] = f"{clients}{os.pathsep}{environment.get('PATH', os.defpath)}"

@@ -24,10 +24,12 @@ WHEN_LOADED = (
     "CUBLAS", "CUDA", "GOMP", "KMP", "LANG", "LC_", "LD_", "MALLOC", "MKL", "MPL", "OMP", "OPENBLAS", "PYTHON", "TORCH",
 )  # fmt: skip
 STAGES = ("baseline", "pretrain", "trial", "finetune", "perturb", "evaluate", "analyse", "report")
+DENSE = ("perturb_dense", "evaluate_dense", "analyse_dense")  # of studies that have such cells
+MEASURES = ("torchmetrics.functional.classification", "pycocotools.cocoeval", "torchvision.models.detection")
 ALSO = ("dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.output", "dvc.stage.cache")
 
 
-def serve(path: str) -> dict[str, Any] | None:
+def serve(path: str, dense: bool = False) -> dict[str, Any] | None:
     """Fork for each client until who offered the server and all forks have ended.
 
     Returns: in a fork, what is to be run there; in the server, None at its end.
@@ -35,7 +37,7 @@ def serve(path: str) -> dict[str, Any] | None:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(f"{path}.new")
     listening.listen(128)
-    preload()
+    preload(dense)
     os.rename(f"{path}.new", path)  # until then clients start cold, and do not wait for the imports
     clients: dict[int, socket.socket] = {}  # by the process that was forked for it
     watched = selectors.DefaultSelector()
@@ -127,16 +129,17 @@ def ended(key: selectors.SelectorKey, clients: dict[int, socket.socket], watched
     line.close()
 
 
-def preload() -> None:
+def preload(dense: bool) -> None:
     """Import what the stages and DVC import; what is not there is left to the command that needs it."""
     from turncoat.closure import ROOT, closure
 
+    stages = STAGES + DENSE * dense
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in sorted(closure([f"stages.{name}" for name in STAGES]))
+        for path in sorted(closure([f"stages.{name}" for name in stages]))
     ]
-    apart = {f"stages.{name}" for name in STAGES}  # each is run as a program, by its own name
-    for module in [*modules, *ALSO]:
+    apart = {f"stages.{name}" for name in stages}  # each is run as a program, by its own name
+    for module in [*modules, *ALSO, *MEASURES * dense]:
         if module not in apart:
             with suppress(ImportError):
                 importlib.import_module(module)
@@ -145,5 +148,5 @@ def preload() -> None:
 
 
 if __name__ == "__main__":
-    if wanted := serve(sys.argv[1]):
+    if wanted := serve(sys.argv[1], "dense" in sys.argv[2:]):
         become(wanted)

@@ -5,6 +5,7 @@ wrapper of the network: `eot`, `bpda`, `fixed`.
 """
 
 from .apgd import apgd, apgd_t
+from .ascent import ascent
 from .autoattack import autoattack, ensemble
 from .corruptions import CORRUPTIONS
 from .deepfool import deepfool
@@ -47,6 +48,7 @@ __all__ = [
     "Threat",
     "apgd",
     "apgd_t",
+    "ascent",
     "attacked",
     "autoattack",
     "bpda",

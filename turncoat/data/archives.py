@@ -24,7 +24,7 @@ def unpacked(raw: dict[str, Path], scratch: Path) -> Iterator[Path]:
     """A temporary folder with the content of verified files, in torchvision's layout.
 
     Args:
-        raw: place below the folder -> file (`.gz`, `.tar.gz`, `.tgz`) or folder with already unpacked content.
+        raw: place below the folder -> file (`.gz`, `.tar`, `.tar.gz`, `.tgz`) or folder with already unpacked content.
         scratch: where the temporary folder is made; it is gone when the context ends, by an error too.
 
     Raises:
@@ -51,7 +51,7 @@ def unpacked(raw: dict[str, Path], scratch: Path) -> Iterator[Path]:
 def _unpack(path: Path, root: Path, place: str) -> None:
     if path.is_dir():
         (root / path.name).symlink_to(path.resolve(), target_is_directory=True)
-    elif path.name.endswith((".tar.gz", ".tgz")):
+    elif path.name.endswith((".tar.gz", ".tgz", ".tar")):
         untar(path, root)
     else:
         target = root / place.removesuffix(".gz")
@@ -61,7 +61,7 @@ def _unpack(path: Path, root: Path, place: str) -> None:
 
 
 def untar(archive: Path, root: Path) -> None:
-    """Unpack a gzipped tar below `root` after every one of its members was found harmless.
+    """Unpack a tar, gzipped or plain, below `root` after every one of its members was found harmless.
 
     Only folders and plain files with relative names inside `root` are accepted: no `..`, absolute path, link or device.
     Written out rather than left to `tarfile.extractall(filter="data")`, which Python 3.11.0 to 3.11.3 lack.
@@ -70,7 +70,7 @@ def untar(archive: Path, root: Path) -> None:
         TurncoatError: a member is refused; nothing was unpacked.
         tarfile.TarError, EOFError, gzip.BadGzipFile: the archive is broken.
     """
-    with tarfile.open(archive, "r:gz") as tar:
+    with tarfile.open(archive, "r:*") as tar:
         members = tar.getmembers()
         for member in members:
             if fault := _fault(member):

@@ -36,7 +36,7 @@ class Unusable(TurncoatError):
 
 @dataclass(frozen=True)
 class Picture:
-    """One image: `pixels` (1 or 3, H, W) and what had to be done to it.
+    """One image: `pixels` (1 or 3, H, W) and what had to be done to it; `sides`: height and width in the file.
 
     `notes`: "turned", "transparent", "CMYK", "16-bit", "enlarged".  `peak`: the brightest value of a 16-bit image.
     """
@@ -44,16 +44,21 @@ class Picture:
     pixels: Pixels
     notes: tuple[str, ...] = ()
     peak: int = 0
+    sides: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Images (n, C, H, W), the SHA-256 of all that was read, its bytes, and how often what had to be done."""
+    """Images (n, C, H, W), the SHA-256 of all that was read, its bytes, and how often what had to be done.
+
+    `sides`: height and width of each image's file.
+    """
 
     images: Pixels
     sha256: str
     bytes: int
     notes: dict[str, int]
+    sides: tuple[tuple[int, int], ...] = ()
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -67,7 +72,7 @@ def channels_first(image: Image.Image) -> Pixels:
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def decode(content: bytes, size: tuple[int, int] | None) -> Picture:
+def decode(content: bytes, size: tuple[int, int] | None, stretch: bool = False) -> Picture:
     """Read one image file.
 
     Its rotation flag is obeyed, transparency laid over white, a palette resolved, 16-bit grey scaled by 255/65535 (of
@@ -76,6 +81,8 @@ def decode(content: bytes, size: tuple[int, int] | None) -> Picture:
     Args:
         content: the bytes of the file.
         size: height and width wanted, or None: as it is.
+        stretch: bring it to `size` whole, its proportions changed, as boxes and masks can follow; a rotation flag is
+            refused then, for these may be of either way up.
 
     Raises:
         Unusable: it is no image, broken, animated, too large, or of a kind whose range of values is not known.
@@ -89,6 +96,8 @@ def decode(content: bytes, size: tuple[int, int] | None) -> Picture:
         raise Unusable("more than one frame or page; save the one that is meant")
     notes, peak = [], 0
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        if stretch:
+            raise Unusable("its rotation flag turns it, and masks or boxes may be of either way up; save it upright")
         notes.append("turned")
     image = ImageOps.exif_transpose(image)
     grey = image.mode in GREY
@@ -109,22 +118,27 @@ def decode(content: bytes, size: tuple[int, int] | None) -> Picture:
     elif image.mode == "CMYK":
         notes.append("CMYK")
     image = image.convert("L" if grey else "RGB")
+    sides = (image.height, image.width)
     if size:
         if image.height < size[0] or image.width < size[1]:
             notes.append("enlarged")
-        image = resized(image, size)
-    return Picture(channels_first(image), tuple(notes), peak)
+        image = image.resize(size[::-1], Image.Resampling.BICUBIC) if stretch else resized(image, size)
+    return Picture(channels_first(image), tuple(notes), peak, sides)
 
 
 def gather(
-    entries: Iterator[tuple[str, Path | bytes]], count: int, size: tuple[int, int] | None, where: str
+    entries: Iterator[tuple[str, Path | bytes]],
+    count: int,
+    size: tuple[int, int] | None,
+    where: str,
+    stretch: bool = False,
 ) -> Gathered:
     """Read `count` images into one array; all grey ones have one channel, else all have three.
 
     Args:
         entries: name of an image in messages, and its file or its bytes.
         size: height and width that all are brought to; None: all must have one size already.
-        where: what the images are called as a whole, in messages.
+        where: what the images are called as a whole, in messages. stretch: see `decode`.
 
     Raises:
         TurncoatError: some cannot be used, each with its reason, or differ in size.
@@ -134,13 +148,14 @@ def gather(
     notes: Counter[str] = Counter()
     faults: list[str] = []
     odd: list[str] = []
+    all_sides: list[tuple[int, int]] = []
     first, place, peak = "", 0, 0
     bar = tqdm(total=count, desc=where, disable=None)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         while some := list(islice(entries, AT_ONCE)):
             for (name, _), (read, result) in zip(
-                some, pool.map(lambda entry: _read(entry[1], size), some), strict=True
+                some, pool.map(lambda entry: _read(entry[1], size, stretch), some), strict=True
             ):
                 bar.update()
                 total += len(read)
@@ -148,6 +163,7 @@ def gather(
                 if isinstance(result, str):
                     faults.append(f"{name}: {result}")
                     continue
+                all_sides.append(result.sides)
                 sides = result.pixels.shape[1:]
                 if not first:
                     fits(3 * count * sides[0] * sides[1], where)
@@ -177,7 +193,7 @@ def gather(
         notes["grey among colour"] = count - colour
     if peak and peak < 1 << 14:
         notes[f"16-bit with no value over {peak:,} of 65,535, so almost black"] = notes["16-bit"]
-    return Gathered(images, digest.hexdigest(), total, dict(sorted(notes.items())))
+    return Gathered(images, digest.hexdigest(), total, dict(sorted(notes.items())), tuple(all_sides))
 
 
 def fits(needed: int, where: str) -> None:
@@ -200,7 +216,7 @@ def listed(message: str, lines: Sequence[str]) -> str:
     return "\n  ".join([message + ":", *lines[:LISTED], *more])
 
 
-def _read(source: Path | bytes, size: tuple[int, int] | None) -> tuple[bytes, Picture | str]:
+def _read(source: Path | bytes, size: tuple[int, int] | None, stretch: bool) -> tuple[bytes, Picture | str]:
     """The bytes of an image, and the image or why it cannot be used."""
     content = b""
     try:
@@ -210,7 +226,7 @@ def _read(source: Path | bytes, size: tuple[int, int] | None) -> tuple[bytes, Pi
             content = source.read_bytes()
         else:
             content = source
-        return content, decode(content, size)
+        return content, decode(content, size, stretch)
     except Unusable as error:
         return content, str(error)
     except Exception as error:  # decoders of broken files raise almost anything

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from turncoat.data import folder, npz, parquet, published
+from turncoat.data import annotated, folder, npz, parquet, published, scenes
 from turncoat.data.pictures import listed
 from turncoat.data.sources import raw_files
 from turncoat.data.splits import split
 from turncoat.data.store import SPLITS, Dataset, Split
+from turncoat.data.targets import Task, faults, per_class
 from turncoat.errors import TurncoatError
 from turncoat.settings import DataSettings
 
@@ -24,11 +25,11 @@ MAX_OVERLAP = 0.01  # share of a split; the published sets hold a few true dupli
 log = logging.getLogger(__name__)
 
 
-def prepare(name: str, settings: DataSettings, cache: Path) -> Dataset:
+def prepare(name: str, settings: DataSettings, cache: Path, task: Task = "classification") -> Dataset:
     """Make the data set `name` of params.yaml.
 
     Args:
-        settings: its `data` section.
+        settings: its `data` section. task: what its images are for.
         cache: folder for downloads; the raw files stay there, nothing else does.
 
     Raises:
@@ -36,23 +37,36 @@ def prepare(name: str, settings: DataSettings, cache: Path) -> Dataset:
     """
     where = f"datasets.{name}.data"
     about = settings.model_dump(exclude={"source"})
+    for own_to_targets in ("classes", "void"):
+        if about[own_to_targets] is None:
+            del about[own_to_targets]
     if settings.path is not None:
-        raw = READERS[settings.source](settings.path, settings.size)
+        if settings.source in READERS:
+            raw = READERS[settings.source](settings.path, settings.size)
+        else:
+            raw = annotated.read(settings.source, settings.path, task, settings.size, settings.classes, settings.void)
         about["read"] = dict(raw.read)
         if raw.notes:
             log.warning("%s: %s", settings.path, ", ".join(f"{count:,} {note}" for note, count in raw.notes.items()))
+    elif settings.source == "scenes":
+        return _scenes(name, settings, task, about)
     else:
         files = raw_files(settings.source, settings.size[0] if settings.size else None)
-        raw = published.read(settings.source, files, cache, settings.size[0] if settings.size else 0)
+        raw = published.read(settings.source, files, cache, settings.size, task)
         del about["path"]
         about["raw_files"] = {file.path: file.md5 for file in files}
+    drawn_by = {  # no image with masks or boxes is of one class: any share of them will do
+        part: whole.labels if task == "classification" else np.zeros(len(whole), np.int64)
+        for part, whole in (("train", raw.train), ("validation", raw.validation), ("test", raw.test))
+        if whole is not None
+    }
     indices = split(
-        raw.train.labels,
-        raw.test.labels if raw.test else None,
+        drawn_by["train"],
+        drawn_by.get("test"),
         (settings.train, settings.validation, settings.test),
         settings.split_seed,
         (f"{where}.train", f"{where}.validation", f"{where}.test"),
-        raw.validation.labels if raw.validation else None,
+        drawn_by.get("validation"),
     )
     wholes = (raw.train, raw.validation or raw.train, raw.test or raw.train)
     train, validation, test = (
@@ -63,7 +77,16 @@ def prepare(name: str, settings: DataSettings, cache: Path) -> Dataset:
         for part, chosen in zip(SPLITS, indices, strict=True)
         if raw.names
     }
-    return assemble(name, settings.source, raw.classes, (train, validation, test), about, names)
+    return assemble(name, settings.source, raw.classes, (train, validation, test), about, names, task)
+
+
+def _scenes(name: str, settings: DataSettings, task: Task, about: dict[str, Any]) -> Dataset:
+    """The embedded scenes: as many as are asked for."""
+    counts = (settings.train or 0, settings.validation or 0, settings.test or 0)
+    side = settings.size[0] if settings.size else scenes.SIDE
+    splits = scenes.made(task, counts, settings.split_seed, side)
+    del about["path"]
+    return assemble(name, settings.source, scenes.classes(task), splits, about, task=task)
 
 
 def assemble(
@@ -73,6 +96,7 @@ def assemble(
     splits: tuple[Split, Split, Split],
     settings: dict[str, Any],
     names: Mapping[str, list[str]] | None = None,
+    task: Task = "classification",
 ) -> Dataset:
     """Check train, validation and test and join them to a data set with its mean and standard deviation.
 
@@ -90,16 +114,20 @@ def assemble(
             raise TurncoatError(f"{name}: the {split_name} split is empty ({sizes})")
         if len(part.images) != len(part.labels):
             raise TurncoatError(f"{name}: {split_name} has {len(part.images):,} images and {len(part):,} labels")
-        wrong = int(((part.labels < 0) | (part.labels >= len(classes))).sum())
+        if fault := faults(task, part.labels, len(classes), (part.images.shape[2], part.images.shape[3])):
+            raise TurncoatError(f"{name}: {split_name}: {fault}")
+        wrong = task == "classification" and int(((part.labels < 0) | (part.labels >= len(classes))).sum())
         if wrong:
             low, high = part.labels.min(), part.labels.max()
             raise TurncoatError(
                 f"{name}: {wrong:,} of {len(part):,} {split_name} labels lie outside 0...{len(classes) - 1} "
                 f"(smallest {low}, largest {high})"
             )
-    if len(classes) < 2:
+    if len(classes) < 2 and task != "detection":
         raise TurncoatError(f"{name}: one class only ({', '.join(classes)}); a classifier needs two")
-    absent = [classes[k] for k in np.flatnonzero(np.bincount(named["train"].labels, minlength=len(classes)) == 0)]
+    absent = [
+        classes[kind] for kind, times in enumerate(per_class(task, named["train"].labels, len(classes))) if not times
+    ]
     if absent:
         raise TurncoatError(f"{name}: no training image of {', '.join(absent)} ({sizes})")
     overlap = count_overlap(named)
@@ -116,7 +144,7 @@ def assemble(
     mean, std = channel_statistics(named["train"].images)
     if min(std) == 0:
         raise TurncoatError(f"{name}: a channel is constant over all training images (std {std})")
-    return Dataset(name, source, classes, mean, std, *splits, overlap=overlap, settings=settings)
+    return Dataset(name, source, classes, mean, std, *splits, overlap=overlap, settings=settings, task=task)
 
 
 def count_overlap(splits: dict[str, Split]) -> dict[str, int]:

@@ -10,24 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from turncoat.data import annotated
 from turncoat.data.archives import unpacked
 from turncoat.data.fetch import WrongFile, obtain, verify
 from turncoat.data.own import Raw
 from turncoat.data.sources import RawFile, imagenette_size
 from turncoat.data.store import Split
+from turncoat.data.targets import Task
 from turncoat.errors import TurncoatError
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 
-def read(source: str, files: tuple[RawFile, ...], cache: Path, image_size: int = 0) -> Raw:
+def read(
+    source: str,
+    files: tuple[RawFile, ...],
+    cache: Path,
+    size: tuple[int, int] | None = None,
+    task: Task = "classification",
+) -> Raw:
     """Read a data set, fetching its files first where they are not at hand.
 
     Args:
         source: one of `sources.SOURCES`.
         files: what `sources.raw_files` lists for it.
         cache: folder for downloads; the raw files stay there, nothing else does.
-        image_size: height and width in pixels, for imagenette.
+        size: height and width in pixels, for imagenette and VOC. task: for VOC, which has masks and boxes.
 
     Raises:
         TurncoatError: a file is missing, wrong, or unsafe to unpack.
@@ -40,7 +53,9 @@ def read(source: str, files: tuple[RawFile, ...], cache: Path, image_size: int =
             for file in files:
                 if raw[file.path].is_file():
                     _verify_members(file, raw[file.path], root)
-            return _imagenette(root, image_size) if source == "imagenette" else _arrays(source, root)
+            if source.startswith("voc"):
+                return _voc(source.removeprefix("voc"), root, task, size)
+            return _imagenette(root, size[0] if size else 0) if source == "imagenette" else _arrays(source, root)
 
 
 def _verify_members(file: RawFile, archive: Path, root: Path) -> None:
@@ -102,6 +117,22 @@ def _imagenette(root: Path, image_size: int) -> Raw:
             images[place] = np.asarray(square).transpose(2, 0, 1)
         splits[part] = Split(images, labels)
     return Raw(splits["train"], splits["val"], tuple(names[0] for names in photographs.classes))
+
+
+def _voc(year: str, root: Path, task: Task, size: tuple[int, int] | None) -> Raw:
+    """Photographs with masks or boxes, as torchvision's classes list them; of 2012, whose test set has none, `val`."""
+    from torchvision.datasets import VOCDetection, VOCSegmentation
+
+    kind = VOCSegmentation if task == "segmentation" else VOCDetection
+    sets = {"train": "trainval", "test": "test"} if year == "2007" else {"train": "train", "test": "val"}
+    found = {}
+    for split, part in sets.items():
+        listed = kind(root, year=year, image_set=part, download=False)
+        images = {Path(image).stem: Path(image) for image in listed.images}
+        folder = Path(listed.targets[0]).parent
+        found[split] = [annotated.voc(folder.parent, folder.name, stem, images) for stem in images]
+    names = VOC_CLASSES if task == "segmentation" else VOC_CLASSES[1:]
+    return annotated.assembled(f"voc{year}", found, task, size, names, None)
 
 
 @contextmanager

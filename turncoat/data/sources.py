@@ -6,6 +6,7 @@ for a file is a copy kept by the data set's own authors or by another public hos
 
 - digits: 1,797 images of 8×8, Alpaydin & Kaynak (UCI 1998), part of scikit-learn: no download.
 - mnist: LeCun, Cortes & Burges 1998.  fashion_mnist: Xiao, Rasul & Vollgraf 2017.
+- voc2007, voc2012: Everingham et al., PASCAL VOC; of 2007 the test set is published, of 2012 `val` stands for it.
 - cifar10, cifar100: Krizhevsky 2009.  imagenette: Howard 2019, ten classes of ImageNet.
 """
 
@@ -115,11 +116,25 @@ IMAGENETTE = {
     "full": _imagenette("imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612", 1557161267),
 }
 
+
+def _voc(year: int, name: str, md5: str, size: int) -> RawFile:
+    host = "http://host.robots.ox.ac.uk/pascal/VOC"
+    return RawFile(name, md5, size, (f"{host}/voc{year}/{name}",))
+
+
+VOC2007 = (
+    _voc(2007, "VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64", 460032000),
+    _voc(2007, "VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f", 451020800),
+)
+VOC2012 = (_voc(2012, "VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", 1999639040),)
+
 FILES = {
     "mnist": MNIST,
     "fashion_mnist": FASHION_MNIST,
     "cifar10": (CIFAR10,),
     "cifar100": (CIFAR100,),
+    "voc2007": VOC2007,
+    "voc2012": VOC2012,
 }
 SOURCES = ("digits", *FILES, "imagenette")
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from turncoat.data.targets import Task, per_class
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json, sha256, write_json
 
@@ -24,10 +25,10 @@ KINDS = ("images", "labels")
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, C, H, W) uint8 in 0...255 and labels (n,) int64 in 0...classes−1."""
+    """Images (n, C, H, W) uint8 in 0...255 and labels (n,) int64 in 0...classes−1, or the targets of another task."""
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,6 +44,7 @@ class Dataset:
         mean, std: per channel of the training images, in units of [0, 1].
         overlap: "train/test" and so on -> images of the second split that are, byte for byte, in the first too.
         settings: the `DataSettings` it was made with, and the raw files (name -> md5).
+        task: what its labels are (`turncoat.data.targets`).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Dataset:
     test: Split
     overlap: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    task: Task = "classification"
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -68,12 +71,9 @@ class Dataset:
 
 
 def counts(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Images of each split, and of each of its classes in order."""
+    """Images of each split, and of each of its classes in order (images that show it; boxes)."""
     return {
-        name: {
-            "images": len(split),
-            "per_class": np.bincount(split.labels, minlength=len(dataset.classes)).tolist(),
-        }
+        name: {"images": len(split), "per_class": per_class(dataset.task, split.labels, len(dataset.classes))}
         for name, split in dataset.splits.items()
     }
 
@@ -105,6 +105,7 @@ def save(dataset: Dataset, folder: Path | str) -> None:
             {
                 "name": dataset.name,
                 "source": dataset.source,
+                **({"task": dataset.task} if dataset.task != "classification" else {}),
                 "settings": dict(dataset.settings),
                 "classes": list(dataset.classes),
                 "shape": list(dataset.shape),
@@ -160,6 +161,7 @@ def described(about: Mapping[str, Any], splits: Mapping[str, Split]) -> Dataset:
         std=tuple(about["std"]),
         overlap=about["overlap"],
         settings=about["settings"],
+        task=about.get("task", "classification"),
         **splits,
     )
 

@@ -27,12 +27,16 @@ def save_perturbed(
     _write(folder / "predictions.npy", np.save, predictions.cpu().numpy())
     for name, adversarial in images.items():
         _write(folder / f"{name}.npy", np.save, adversarial.cpu().numpy())
+    sums = {name: sha256(folder / f"{name}.npy") for name in images}
+    save_examples(folder, examples, dict(info) | {"sha256": sums, "predictions": sha256(folder / "predictions.npy")})
+
+
+def save_examples(folder: Path, examples: Mapping[str, NDArray[Any]], info: Mapping[str, Any]) -> None:
+    """Write examples.npz for the figures, and perturbed.json, which holds its checksum."""
     buffer = io.BytesIO()
     np.savez(buffer, **dict(examples))  # type: ignore[arg-type]
     write_atomic(folder / "examples.npz", buffer.getvalue())
-    sums = {name: sha256(folder / f"{name}.npy") for name in images}
-    beside = {"predictions": sha256(folder / "predictions.npy"), "examples": sha256(folder / "examples.npz")}
-    write_json(folder / "perturbed.json", dict(info) | {"sha256": sums} | beside)
+    write_json(folder / "perturbed.json", dict(info) | {"examples": sha256(folder / "examples.npz")})
 
 
 def _write(path: Path, write: Any, array: NDArray[Any]) -> None:

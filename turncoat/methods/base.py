@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from turncoat.attacks import Threat, pgd
+from turncoat.attacks import Threat, ascent, pgd
 from turncoat.attacks.losses import Loss
 from turncoat.data.batches import Batch, DeviceSplit
 from turncoat.settings import ArmSettings, AttackSettings
@@ -39,6 +39,7 @@ class Method(Generic[Settings]):
     """
 
     settings_class: ClassVar[type[ArmSettings]] = ArmSettings
+    dense: ClassVar[bool] = False  # whether it also trains networks for segmentation and detection
     selection: ClassVar[str] = "validation_robust"  # the history column that chooses `best`
 
     def __init__(self, settings: Settings, task: Task) -> None:
@@ -90,9 +91,25 @@ def attack(
     settings: AttackSettings,
     loss: str | Loss = "ce",
 ) -> Tensor:
-    """The attack of a training step, in units of the data set's epsilon; radius 0 leaves the images as they are."""
+    """The attack of a training step, in units of the data set's epsilon; radius 0 leaves the images as they are.
+
+    Against a network that has a loss of its own it ascends that one, whatever `loss` says.
+    """
     if settings.radius == 0:
         return batch.images
+    if own := getattr(model, "losses", None):
+        return ascent(
+            model,
+            batch.images,
+            batch.labels,
+            Threat(threat.norm, threat.epsilon * settings.radius),
+            lambda outputs, targets, index: own(outputs, targets),
+            steps=settings.steps,
+            relative_step=settings.relative_step / settings.radius,
+            start=settings.start,
+            generator=batch.generator,
+            mode=settings.mode,
+        )
     return pgd(
         model,
         batch.images,
@@ -105,6 +122,20 @@ def attack(
         generator=batch.generator,
         mode=settings.mode,
     )
+
+
+def losses(model: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each image, (n,): the network's own where it has one, as for segmentation and detection."""
+    if own := getattr(model, "losses", None):
+        found: Tensor = own(outputs, targets)
+        return found
+    return functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def scores(model: nn.Module, outputs: Tensor, targets: Tensor) -> Parts:
+    """What is logged of the answers to clean images: `train_accuracy`, or what the network itself has to say."""
+    own = getattr(model, "scores", None)
+    return own(outputs, targets) if own else {"train_accuracy": accuracy(outputs, targets)}
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -127,4 +158,6 @@ __all__ = [
     "accuracy",
     "attack",
     "cross_entropy",
+    "losses",
+    "scores",
 ]

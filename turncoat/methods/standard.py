@@ -2,15 +2,18 @@
 
 from torch import Tensor
 
-from turncoat.methods.base import Batch, Method, Parts, accuracy, cross_entropy
+from turncoat.methods.base import Batch, Method, Parts, accuracy, cross_entropy, losses, scores
 from turncoat.settings import ArmSettings
 
 
 class Standard(Method[ArmSettings]):
-    """Cross-entropy on clean images; `best` is chosen by clean accuracy, there being no robustness to choose by."""
+    """The task's loss on clean images, of a classifier cross-entropy; `best` is chosen by the measure on clean ones."""
 
+    dense = True
     selection = "validation_clean"
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
         logits = self.model(batch.images)
+        if hasattr(self.model, "losses"):
+            return losses(self.model, logits, batch.labels).mean(), scores(self.model, logits, batch.labels)
         return cross_entropy(logits, batch.labels), {"train_accuracy": accuracy(logits, batch.labels)}

@@ -3,10 +3,17 @@
 from turncoat.models.classifiers import NETWORKS, Classifier
 from turncoat.models.foreign import source_of
 from turncoat.models.given import given_classifier
-from turncoat.models.weights import build, factories, load, parameter_count, save, tensor_digest
+from turncoat.models.weights import build, dense_network, factories, load, parameter_count, save, tensor_digest
+
+OF_TASK = {
+    "classification": Classifier,
+    "segmentation": dense_network("segmentation"),
+    "detection": dense_network("detection"),
+}
 
 __all__ = [
     "NETWORKS",
+    "OF_TASK",
     "Classifier",
     "build",
     "factories",

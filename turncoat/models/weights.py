@@ -20,8 +20,23 @@ from turncoat.models.purifier import Pipeline, Purifier
 from turncoat.models.quantised import Quantised
 from turncoat.models.transforms import Transform
 
+
+def dense_network(task: str) -> Callable[..., nn.Module]:
+    """The class of the networks of a task, which is imported when one is made: torchvision with it."""
+
+    def make(*args: Any, **rest: Any) -> nn.Module:
+        from turncoat.models.detection import Detector
+        from turncoat.models.segmentation import Segmenter
+
+        return Segmenter(*args, **rest) if task == "segmentation" else Detector(*args, **rest)
+
+    return make
+
+
 KINDS: dict[str, Callable[..., nn.Module]] = {  # spec["kind"] -> module(**rest of the spec)
     "classifier": Classifier,
+    "segmenter": dense_network("segmentation"),
+    "detector": dense_network("detection"),
     "calibrated": Calibrated,
     "pseudo_labelled": PseudoLabelled,
     "quantised": Quantised,

@@ -79,7 +79,26 @@ def check_arms(settings: Settings) -> None:
                 raise TurncoatError(f"{file}: arms.{arm} builds on {name}: add it to study.pretrained in params.yaml")
         for dataset in settings.study.datasets:
             schedule(settings, dataset, arm, section)
+    for arm in settings.study.dense.arms:
+        check_dense(settings, arm)
     check_grids(settings)
+
+
+def check_dense(settings: Settings, arm: str) -> None:
+    """Check that an arm has something to do where images have no single label.
+
+    Raises:
+        TurncoatError: its method has not.
+    """
+    method = settings.arms[arm]["method"]
+    if not method_class(method).dense:
+        there = ", ".join(name for name in known() if method_class(name).dense)
+        raise TurncoatError(
+            f"study.dense.arms: {arm} is of method {method}, which needs one label an image; for segmentation and "
+            f"detection there are the methods {there}"
+        )
+    for dataset in settings.study.dense.datasets:
+        schedule(settings, dataset, arm)
 
 
 def own_point(settings: Settings, dataset: str, arm: str) -> Values:

@@ -21,11 +21,13 @@ def load(papers: Sequence[str] = PAPERS, folder: Path = FOLDER) -> list[Chapter]
 
 def _chapter(name: str, folder: Path) -> Chapter:
     drawing, figures, tables = folder / "diagram.svg.j2", part(name, "figures"), part(name, "tables")
+    dense = part(name, "dense_figures")
     if not drawing.exists():
         raise TurncoatError(f"{drawing}: the paper's diagram is missing")
     return Chapter(
         claims.load(folder / "claims.yaml", name),
         drawing.read_text(),
         getattr(figures, "FIGURES", {}),
+        getattr(dense, "FIGURES", {}),
         getattr(tables, "TABLES", {}),
     )

@@ -59,3 +59,21 @@ class Material:
     def source(self, *key: str) -> torch.Generator:
         """Randomness of this seed, the same for every arm."""
         return generator(self.seed, "analyse", *key, device=self.test.labels.device)
+
+
+@dataclass(frozen=True)
+class DenseMaterial:
+    """What the analyses of a data set of segmentation or detection look at, at its first seed."""
+
+    arms: Mapping[str, Arm]
+    test: DeviceSplit
+    threat: Threat
+    seed: int
+
+    def of(self, *methods: str) -> dict[str, Arm]:
+        """The arms of these methods, in the order of the study."""
+        return {name: arm for name, arm in self.arms.items() if arm.plan["method"] in methods}
+
+    def source(self, *key: str) -> torch.Generator:
+        """Randomness of this seed, the same for every arm."""
+        return generator(self.seed, "analyse", *key, device=self.test.labels.device)

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Literal
 
 FOLDER = Path(__file__).parent
-Part = Literal["analysis", "figures", "tables"]
+Part = Literal["analysis", "figures", "tables", "dense_analysis", "dense_figures"]
 
 
 def part(paper: str, name: Part) -> ModuleType | None:

@@ -31,13 +31,13 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
 
     study = settings.study
     there = {
-        "arms": {name: {arm: resolved(settings, name, arm) for arm in study.arms} for name in study.datasets},
+        "arms": {name: {arm: resolved(settings, name, arm) for arm in study.arms_on(name)} for name in study.every},
         "pretrained": {
             name: {which: resolved(settings, name, which, "pretrained") for which in settings.pretrained}
             for name in study.datasets
         },
     }
-    plans = {name: settings.datasets[name].data.path for name in study.datasets}
+    plans = {name: settings.datasets[name].data.path for name in study.every}
     own = {name: listing(path) if path else None for name, path in plans.items()}
     tried = {
         name: {
@@ -46,7 +46,7 @@ def contents(settings: Settings, path: Path | str = "params.yaml") -> dict[str, 
         }
         for name in study.datasets
     }
-    given = {name: checksums(settings.datasets[name]) or None for name in study.datasets}
+    given = {name: checksums(settings.datasets[name]) or None for name in study.every}
     seen = {"trials": tried, "listings": own, "given": given, "beside": beside.checksums(settings)}
     return _stated(settings, path) | {"resolved": there, "code": _code(), **seen}
 

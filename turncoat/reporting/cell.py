@@ -1,6 +1,6 @@
 """The name of one measurement of a study, and how it is made anew."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from turncoat.tuning import SUFFIX
 
@@ -12,6 +12,7 @@ class Cell:
     dataset: str
     arm: str
     seed: int
+    dense: bool = field(default=False, compare=False)  # of segmentation or detection: DVC's stages have other names
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.arm}/{self.seed}"
@@ -24,7 +25,7 @@ class Cell:
     @property
     def stages(self) -> list[str]:
         """DVC's names of the stages that train and evaluate it."""
-        own = SUFFIX if self.arm.endswith(SUFFIX) else ""
+        own = "-dense" if self.dense else SUFFIX if self.arm.endswith(SUFFIX) else ""
         return [f"{stage}{own}@{self.key}" for stage in ("finetune", "evaluate")]
 
     @property

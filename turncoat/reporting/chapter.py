@@ -21,10 +21,12 @@ class Chapter:
     Attributes:
         diagram: the Jinja template of an SVG in a box 340 wide; templates/shapes.svg.j2 has boxes and arrows.
         figures: name -> title and drawer; saved as `<paper>-<name>-<data set>`.
+        dense_figures: the same, on data sets of segmentation and detection.
         tables: name -> maker; each table is named `<paper>-<name>-<data set>`.
     """
 
     paper: Paper
     diagram: str
     figures: Mapping[str, tuple[str, Drawer]] = field(default_factory=dict)
+    dense_figures: Mapping[str, tuple[str, Drawer]] = field(default_factory=dict)
     tables: Mapping[str, Maker] = field(default_factory=dict)

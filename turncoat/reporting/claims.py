@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from turncoat.data_settings import Task
 from turncoat.errors import TurncoatError
 from turncoat.reading import read_yaml
 from turncoat.settings import Slug, Strict, validate
@@ -89,6 +90,7 @@ class Claim(Strict):
     where: Text
     datasets: list[Slug] = Field(description="the data sets that the claim is about; empty where the paper is unread")
     networks: list[str] = []
+    tasks: list[Task] = Field(["classification"], min_length=1, description="whose data sets it is judged on")
     reported: Reported | Literal["unavailable"]
     measured: Measurement
     on: dict[Slug, Instead] = {}

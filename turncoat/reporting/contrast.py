@@ -1,7 +1,9 @@
 """What one arm has over another on the same images: a difference of two accuracies with its interval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from turncoat.reporting import resampling
 from turncoat.reporting.cell import Cell
 from turncoat.reporting.measures import BLOCKED
 from turncoat.reporting.record import Count
@@ -74,10 +76,21 @@ def contrast(
     n = min(count.sample[1] for pair in counts for count in pair)
     shares = [sum(count.accuracy for count in arm) / len(arm) for arm in zip(*counts, strict=True)]
     mean = by_counts(differences, *shares, images=n)
+    if study.task(dataset) != "classification":
+        drawn = resampling.paired(study, left, right, metric, second)
+        mean = replace(drawn, value=mean.value) if drawn else mean
+        return _flagged(study, [(left, metric), (right, second)], mean, n, seeds)
     by_image = study.outcomes(left, metric, chosen), study.outcomes(right, second, chosen)
     if by_image[0] and by_image[1] and by_image[0][1] == by_image[1][1]:
         mean = replace(paired(by_image[0][0], by_image[1][0]), value=mean.value)  # the counts are what a reader sees
-    met = [*((cell, metric) for cell in left), *((cell, second) for cell in right)]
+    return _flagged(study, [(left, metric), (right, second)], mean, n, seeds)
+
+
+def _flagged(
+    study: Study, sides: Sequence[tuple[Sequence[Cell], str]], mean: Mean, n: int, seeds: tuple[int, ...]
+) -> Contrast:
+    """The contrast with what flags lie on its two sides, cells and the metric that each was measured by."""
+    met = [(cell, name) for cells, name in sides for cell in cells]
     on = [(cell, flag) for cell, name in met for flag in study.records[cell].blocking(name)]
     told = {f"{cell}: {flag.name}: {flag.detail}": flag.attack is not None for cell, flag in on}
     notes = tuple(text for text, alone in told.items() if alone)

@@ -103,12 +103,15 @@ def forked(work: Callable[[int], T], count: int) -> list[T]:
 
 
 def _sheets(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict]) -> Iterator[Sheet]:
-    looks = style.looks(study.settings.study.arms, study.settings.arms)
+    looks = style.looks(study.settings.study.every_arm, study.settings.arms)
     for dataset in study.datasets:
         groups = grouped(study, dataset, chapters)
         for name, (title, panels) in PANELS.items():
             yield Sheet(name, dataset, title, partial(panels, study, dataset, groups, looks))
+        dense = study.task(dataset) != "classification"
         for name, (title, drawer) in FIGURES.items():
+            if dense and name == "perturbations":  # of images with one label
+                continue
             picture = partial(drawer, study, dataset, study.arms(dataset), looks)
             yield Sheet(name, dataset, title, picture, inline=name != "heat-map")  # the main table has the shades
         for chapter in chapters:
@@ -121,9 +124,9 @@ def _sheets(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdic
             yield Sheet("effects", dataset, title, effects, paper.name, inline=False)  # the claims have their bars
             ablation = partial(paper_figures.ablation, study, dataset, paper.claims, looks)
             yield Sheet("ablation", dataset, "Components and what they are compared with", ablation, paper.name)
-            for name, (title, drawer) in chapter.figures.items():
+            for name, (title, drawer) in (chapter.dense_figures if dense else chapter.figures).items():
                 yield Sheet(name, dataset, title, partial(drawer, study, dataset, arms, looks), paper.name)
-            for swept in paper.sweeps:
+            for swept in [] if dense else paper.sweeps:
                 name = f"sweep-{swept.setting.replace('.', '-')}-{swept.metric}"
                 sweep = partial(paper_figures.sweep, study, dataset, swept, looks)
                 yield Sheet(name, dataset, f"{swept.metric} over {swept.label}", sweep, paper.name)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from turncoat.reporting import resampling
 from turncoat.reporting.record import Count, Record
 from turncoat.reporting.statistics import Interval, Outcomes, by_counts, share_interval, two_way, wilson
 from turncoat.reporting.study import Study
@@ -82,6 +83,14 @@ def accuracy(
         for (cell, record), of in zip(records, chosen, strict=True)
     ]
     kept = None
+    if checkpoint == "best" and study.task(dataset) != "classification" and all(count for _, count in counts):
+        drawn = resampling.single(study, [cell for cell, _ in records], metric) if records else None
+        value = estimate(counts)
+        if value and drawn:
+            interval = share_interval(replace(drawn, value=value.mean / 100))
+            value = replace(value, interval=Interval(*(100 * bound for bound in interval)))
+        blocked = any(record.blocking(metric) for _, record in records)
+        return replace(value, blocked=True) if value and blocked else value
     if checkpoint == "best" and len(records) > 1 and all(count for _, count in counts):
         kept = study.outcomes([cell for cell, _ in records], metric, chosen[0])
     value = estimate(counts, kept[0] if kept else None)
@@ -147,6 +156,7 @@ def training_passes(record: Record) -> float:
 def summary(study: Study) -> dict[str, Any]:
     """The content of `reports/summary.json`: {dataset: {arm: {clean, pgd-20, autoattack, worst, n, seeds}}}; percent.
 
+    Of segmentation and detection they are mIoU or AP.
     The other attacks stand in the tables only.
     """
     table: dict[str, Any] = {}

@@ -54,7 +54,12 @@ def render(
     templates.filters |= {"spelt": lambda count: SPELT.get(count, str(count)), "radius": radius}
     papers = [chapter.paper for chapter in chapters]
     claims = [_claim_row(study, paper, claim, verdicts) for paper in papers for claim in paper.claims]
-    concluded = [conclude(paper, verdicts, dataset) for paper in papers for dataset in study.settings.study.datasets]
+    concluded = [
+        conclude(paper, verdicts, dataset)
+        for paper in papers
+        for dataset in study.settings.study.every
+        if any((verdict.paper, verdict.dataset) == (paper.name, dataset) for verdict in verdicts)
+    ]
     page = templates.get_template("report.html.j2").render(
         study=study,
         settings=study.settings,
@@ -85,7 +90,7 @@ def render(
         diagrams={chapter.paper.name: diagram(chapter) for chapter in chapters},
         says=study.settings.says,
         pictures=pictures.of_page(study.root / "reports" / "figures", drawn),
-        looks=style.looks(study.settings.study.arms, study.settings.arms),
+        looks=style.looks(study.settings.study.every_arm, study.settings.arms),
         provenance=_provenance(study),
         altered=_altered(study),
         flags=[(cell, flag) for cell, record in study.records.items() for flag in record.flags],
@@ -124,7 +129,8 @@ def environment() -> "jinja2.Environment":
 
 def _suite(study: Study) -> Mapping[str, Mapping[str, Any]]:
     """The suite's attacks that some record met; all of them before anything was run."""
-    attacks = study.settings.suites[study.settings.study.suite].attacks
+    suites = dict.fromkeys(study.suite(dataset) for dataset in study.settings.study.every)
+    attacks = {name: plan for suite in suites for name, plan in study.settings.suites[suite].attacks.items()}
     met = {name for dataset in study.datasets for name in study.met(dataset)}
     return {name: plan for name, plan in attacks.items() if name in met or not met}
 
@@ -163,7 +169,7 @@ def _summary(papers: Sequence[Paper], verdicts: Sequence[Verdict]) -> dict[str, 
 
 def _claim_row(study: Study, paper: Paper, claim: Claim, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """A claim with its verdicts, one a data set, and the rule that decides it in words."""
-    measured, studied = claim.measured, study.settings.study.datasets
+    measured, studied = claim.measured, study.settings.study.every
     mine = [verdict for verdict in verdicts if (verdict.paper, verdict.claim) == (paper.name, claim.id)]
     elsewhere = "".join(
         f"; on {name}: {other.arm} and {other.against}{f' under {other.metric}' if other.metric else ''}"
@@ -201,7 +207,7 @@ def _results(paper: Paper, verdicts: Sequence[Verdict]) -> str:
 def _metrics(study: Study) -> list[str]:
     """Columns of the explorer: clean, the suite's attacks, worst, what else was measured, attacks of second looks."""
     attacks = dict.fromkeys(name for dataset in study.datasets for name in study.met(dataset))
-    planned = [name for name in study.settings.suites[study.settings.study.suite].attacks if name in attacks]
+    planned = [name for name in _suite(study) if name in attacks]
     records = study.records.values()
     others = dict.fromkeys(name for record in records for name in [*record.best.scenes, *record.best.measures])
     return ["clean", *planned, "worst", *others, *(name for name in attacks if name not in planned)]

@@ -71,10 +71,11 @@ def ablation(study: Study, dataset: str, claims: Sequence[Claim], looks: Mapping
         cost = f"×{passes[arm] / min(passes.values()):.3g}"
         axes.annotate(cost, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=6)
     axes.annotate("cost", (1.02, -0.75), xycoords=("axes fraction", "data"), va="bottom", fontsize=6)
-    axes.set(xlabel=f"{metric} accuracy (%), 95 % interval")
+    measure = study.measure(dataset)
+    axes.set(xlabel=f"{metric} {measure} (%), 95 % interval")
     said = "" if whole == max(shown, key=lambda arm: shown[arm].mean) else f"; {whole} has {shown[whole].text} %"
     return figure, (
-        f"{metric} accuracy on {dataset} of {whole} and of {len(shown) - 1} arms that it is compared with, one row "
+        f"{metric} {measure} on {dataset} of {whole} and of {len(shown) - 1} arms that it is compared with, one row "
         f"each, with 95 % intervals and the cost of training as a multiple of the cheapest. {leader(shown)}{said}."
     )
 

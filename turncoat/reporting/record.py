@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from turncoat.data_settings import Task
+
 
 class _Read(BaseModel):
     """A part of a record: typed, finite; keys that are not needed here are passed over."""
@@ -16,6 +18,7 @@ class Count(_Read):
     """`correct` of `n` trials; for an attack, its cost in passes per image too.
 
     `images`: how many images the trials are of, where that is not `n`: one image under five shifts is five trials.
+    `value`: the measure itself, where it is no share of trials, as mIoU over `n` images; `correct` is near it then.
     """
 
     correct: NonNegativeInt
@@ -23,6 +26,7 @@ class Count(_Read):
     images: PositiveInt | None = None
     forward: float | None = None
     backward: float | None = None
+    value: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _no_more_than_all(self) -> "Count":
@@ -33,7 +37,7 @@ class Count(_Read):
     @property
     def accuracy(self) -> float:
         """Fraction in [0, 1]."""
-        return self.correct / self.n
+        return self.correct / self.n if self.value is None else self.value
 
     @property
     def sample(self) -> tuple[int, int]:
@@ -125,7 +129,11 @@ class Universal(_Read):
 
 
 class Checkpoint(_Read):
-    """What was measured on one of the two checkpoints; `measures` holds a paper's own accuracies by name."""
+    """What was measured on one of the two checkpoints; `measures` holds a paper's own accuracies by name.
+
+    Of segmentation and detection `clean` and `attacks` hold mIoU or AP, `measures` the other measures, `by_class` the
+    IoU or AP of each class, clean and under each attack.
+    """
 
     clean: Count
     attacks: dict[str, Attacked]
@@ -139,6 +147,7 @@ class Checkpoint(_Read):
     corruptions: list[SceneCount] = []
     universal: list[Universal] = []
     measures: dict[str, Count] = {}
+    by_class: dict[str, dict[str, float | None]] = {}
 
     def count(self, metric: str, seen: Collection[str] = ()) -> Count | None:
         """The count behind a metric; None where it was not measured.
@@ -250,6 +259,7 @@ class Record(_Read):
     """record.json, version 1. `command`: what made it, where no stage of a study did."""
 
     version: Literal[1] = Field(alias="schema")
+    task: Task = "classification"
     cell: _Identity
     method: str
     fingerprint: str

@@ -23,7 +23,7 @@ def write(study: Study, papers: Sequence[Paper], folder: Path) -> None:
     """
     write_atomic(folder / "README.txt", ABOUT)
     for cell, record in study.records.items():
-        if study.settings.datasets[cell.dataset].data.source in DATASETS:
+        if study.settings.datasets[cell.dataset].data.source in DATASETS and record.task == "classification":
             norm = NORMS[record.threat.norm]
             write_json(folder / cell.dataset / norm / f"{cell.arm}-{cell.seed}.json", info(study, papers, cell, record))
 

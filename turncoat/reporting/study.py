@@ -45,9 +45,26 @@ class Study:
 
     def of(self, dataset: str, arm: str) -> list[tuple[Cell, Record]]:
         """The cells of one arm on one data set that have a record, by seed."""
-        cells = [Cell(dataset, arm, seed) for seed in self.settings.study.seeds]
+        cells = [self.cell(dataset, arm, seed) for seed in self.settings.study.seeds]
         cells += [cell for cell in self.beside if (cell.dataset, cell.arm) == (dataset, arm) and cell not in cells]
         return [(cell, self.records[cell]) for cell in cells if cell in self.records]
+
+    def task(self, dataset: str) -> str:
+        """What the data set's images are for."""
+        return self.settings.datasets[dataset].task if dataset in self.settings.datasets else "classification"
+
+    def measure(self, dataset: str) -> str:
+        """What stands under `clean` and an attack's name, in words."""
+        return {"segmentation": "mIoU", "detection": "AP"}.get(self.task(dataset), "accuracy")
+
+    def cell(self, dataset: str, arm: str, seed: int) -> Cell:
+        """One cell of the study."""
+        return Cell(dataset, arm, seed, dataset in self.settings.study.dense.datasets)
+
+    def suite(self, dataset: str) -> str:
+        """The name of the suite that the data set's cells met."""
+        study = self.settings.study
+        return study.dense.suite if dataset in study.dense.datasets else study.suite
 
     def command(self, cell: Cell) -> str:
         """The shell command that makes the cell's record anew."""
@@ -60,8 +77,8 @@ class Study:
         return settings
 
     def arms(self, dataset: str, among: Sequence[str] | None = None) -> list[str]:
-        """Arms with at least one record on the data set, in the order of `study.arms`."""
-        arms = self.settings.study.arms
+        """Arms with at least one record on the data set, in the order of the study."""
+        arms = self.settings.study.arms_on(dataset)
         return [arm for arm in arms if (among is None or arm in among) and self.of(dataset, arm)]
 
     def arms_of(self, dataset: str, method: str, among: Sequence[str]) -> list[str]:
@@ -71,8 +88,8 @@ class Study:
 
     @property
     def datasets(self) -> list[str]:
-        """Data sets with at least one record, in the order of `study.datasets`."""
-        return [dataset for dataset in self.settings.study.datasets if self.arms(dataset)]
+        """Data sets with at least one record, in the order of the study."""
+        return [dataset for dataset in self.settings.study.every if self.arms(dataset)]
 
     def classes(self, dataset: str) -> list[str]:
         """Names of the classes, as the records of the data set have them."""
@@ -81,11 +98,11 @@ class Study:
     def attacks(self, dataset: str) -> list[str]:
         """The suite's attacks that some record of the data set met, in the suite's order."""
         met = self.met(dataset)
-        return [name for name in self.settings.suites[self.settings.study.suite].attacks if name in met]
+        return [name for name in self.settings.suites[self.suite(dataset)].attacks if name in met]
 
     def met(self, dataset: str) -> list[str]:
         """All attacks that some record of the data set met: the suite's, then those of second looks."""
-        suite = list(self.settings.suites[self.settings.study.suite].attacks)
+        suite = list(self.settings.suites[self.suite(dataset)].attacks)
         records = (record for arm in self.arms(dataset) for _, record in self.of(dataset, arm))
         met = {name: None for record in records for name in record.best.attacks}
         return [name for name in suite if name in met] + [name for name in met if name not in suite]
@@ -129,9 +146,8 @@ class Study:
             path = self.path(cell, "examples.npz")
             if not path.exists():
                 return None
-            if sha256(path) != self.records[cell].examples["sha256"]:
-                raise TurncoatError(f"{path}: not the file its record names; run `{self.command(cell)}`")
-            arrays = _examples(path, self.records[cell].examples["sha256"])
+            self.check_examples(cell)
+            arrays = examples(str(path), self.records[cell].examples["sha256"])
             if (row := _by_image(arrays, metric, self.records[cell], seen)) is None:
                 return None
             rows.append(row)
@@ -141,9 +157,19 @@ class Study:
                 raise TurncoatError(f"{path}: other test images than {cells[0]}; run `{self.command(cell)}`")
         return (np.stack(rows), index or []) if rows else None
 
+    def check_examples(self, cell: Cell) -> None:
+        """Refuse outcomes of images that the record does not name.
+
+        Raises:
+            TurncoatError: the file and the command that makes it anew.
+        """
+        path = self.path(cell, "examples.npz")
+        if sha256(path) != self.records[cell].examples["sha256"]:
+            raise TurncoatError(f"{path}: not the file its record names; run `{self.command(cell)}`")
+
 
 @lru_cache(maxsize=1024)
-def _examples(path: Path, checksum: str) -> dict[str, npt.NDArray[Any]]:
+def examples(path: str, checksum: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an examples.npz whose checksum was verified; read once, for every claim that pairs the cell."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
@@ -173,7 +199,12 @@ def _by_image(
 def expected(settings: Settings) -> list[Cell]:
     """Every cell that params.yaml names, data set by data set. Nothing on disk adds to this list."""
     study = settings.study
-    return [Cell(d, a, s) for d in study.datasets for a in study.arms for s in study.seeds]
+    return [
+        Cell(dataset, arm, seed, dataset in study.dense.datasets)
+        for dataset in study.every
+        for arm in study.arms_on(dataset)
+        for seed in study.seeds
+    ]
 
 
 def load(settings: Settings, resolve: Resolve, root: Path | str = ".", kept: bool = False) -> Study:
@@ -234,7 +265,8 @@ def _departure(record: Record, cell: Cell, settings: Settings, resolve: Resolve)
 
 def met_otherwise(record: Record, cell: Cell, settings: Settings) -> str | None:
     """The first setting of the data set or the suite that it was not evaluated with, as a dotted path, or None."""
-    suite = settings.study.suite
+    dense = cell.dataset in settings.study.dense.datasets
+    suite = settings.study.dense.suite if dense else settings.study.suite
     recorded = record.settings
     of_dataset = recorded.get("dataset", {})  # what a cell hangs on: threat and network; its schedule is in the arm
     dataset = {key: value for key, value in settings.datasets[cell.dataset].model_dump().items() if key in of_dataset}

@@ -26,6 +26,8 @@ PASSES_MEAN = "forward + backward passes, in thousands of images"
 def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
     """Every arm against every attack, mean ± half the 95 % interval, in percent; arms without a record say so."""
     metrics = ["clean", "worst", *study.attacks(dataset)]
+    if study.task(dataset) != "classification":  # one attack, and several measures
+        metrics = ["clean", *study.attacks(dataset), *_other_measures(study, dataset)]
     found = [[accuracy(study, dataset, arm, metric) for metric in metrics] for arm in arms]
     rows = []
     for arm, values in zip(arms, found, strict=True):
@@ -37,11 +39,17 @@ def main_table(study: Study, dataset: str, arms: Sequence[str]) -> Table:
     threat = study.settings.datasets[dataset].threat
     n = max((value.n for line in found for value in line if value), default=0)
     caption = (
-        f"{dataset}, {NORMS[threat.norm]} ε = {radius(threat.epsilon)}: accuracy in percent on {n} test images, "
-        "mean over seeds ± half of the 95 % interval over seeds and images (one seed: over images alone); bold: above "
-        "all others, intervals apart"
+        f"{dataset}, {NORMS[threat.norm]} ε = {radius(threat.epsilon)}: {study.measure(dataset)} in percent on {n} "
+        "test images, mean over seeds ± half of the 95 % interval over seeds and images (one seed: over images alone); "
+        "bold: above all others, intervals apart"
     )
     return Table(f"main-{dataset}", caption, ["arm", *metrics, "seeds"], rows, frozenset(bold))
+
+
+def _other_measures(study: Study, dataset: str) -> list[str]:
+    """What was measured besides `clean` and the attacks."""
+    records = [record for arm in study.arms(dataset) for _, record in study.of(dataset, arm)]
+    return list(dict.fromkeys(name for record in records for name in record.best.measures))
 
 
 def passes(study: Study, dataset: str, arm: str) -> str:
@@ -82,7 +90,12 @@ def seeds_table(study: Study, dataset: str) -> Table:
         for cell, record in study.of(dataset, arm):
             counts = [record.best.count(metric) for metric in metrics]
             rows.append([arm, str(cell.seed), *(f"{100 * count.accuracy:.2f}" if count else "–" for count in counts)])
-    return Table(f"seeds-{dataset}", f"{dataset}: every seed, accuracy in percent", ["arm", "seed", *metrics], rows)
+    return Table(
+        f"seeds-{dataset}",
+        f"{dataset}: every seed, {study.measure(dataset)} in percent",
+        ["arm", "seed", *metrics],
+        rows,
+    )
 
 
 def training_curves(study: Study) -> str:
@@ -194,7 +207,9 @@ def beside(paper: Paper, table: Table, dataset: str) -> Table | None:
 
 def _in_order(study: Study, metrics: Sequence[str]) -> list[str]:
     """Each metric once: clean, other measures, the suite's attacks, other attacks, the worst case."""
-    suite = list(study.settings.suites[study.settings.study.suite].attacks)
+    suite = [
+        name for own in dict.fromkeys(map(study.suite, study.datasets)) for name in study.settings.suites[own].attacks
+    ]
     rank = {"clean": -2, "worst": len(suite) + 1} | {name: place for place, name in enumerate(suite)}
     attacks = {value for value in metrics if value.startswith(("pgd", "fgsm", "margin", "autoattack"))}
     return sorted(dict.fromkeys(metrics), key=lambda name: rank.get(name, len(suite) if name in attacks else -1))
@@ -262,7 +277,7 @@ def write(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict]
     papers = [chapter.paper for chapter in chapters]
     tables = [missing_table(study)]
     for dataset in study.datasets:
-        tables.append(main_table(study, dataset, study.settings.study.arms))
+        tables.append(main_table(study, dataset, study.settings.study.arms_on(dataset)))
         tables += [make(study, dataset) for make in (seeds_table, checkpoints_table, cost_table)]
         tables += [found for found in [tuning.table(study, dataset)] if found]
         for chapter in chapters:
@@ -270,7 +285,7 @@ def write(study: Study, chapters: Sequence[Chapter], verdicts: Sequence[Verdict]
             if arms := study.arms_of(dataset, paper.name, list(paper.arms)):
                 tables.append(paper_table(study, paper, dataset))
                 tables += [table for make in chapter.tables.values() if (table := make(study, dataset, arms))]
-    tables += [verdict_table(papers, verdicts, dataset) for dataset in study.settings.study.datasets]
+    tables += [verdict_table(papers, verdicts, dataset) for dataset in study.settings.study.every]
     for table in tables:
         table.save(folder)
     return {table.name: table for table in tables}

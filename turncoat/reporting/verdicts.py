@@ -69,7 +69,7 @@ def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
     verdicts = []
     for paper in papers:
         for claim in paper.claims:
-            studied = study.settings.study.datasets
+            studied = [name for name in study.settings.study.every if study.task(name) in claim.tasks]
             absent = [dataset for dataset in claim.datasets if dataset not in studied]
             verdicts += [judge(study, paper, claim, dataset) for dataset in [*studied, *absent]]
     return adjusted(verdicts)
@@ -222,11 +222,11 @@ def own_setting(study: Study, claim: Claim, dataset: str) -> bool:
 
 def _lack(study: Study, measured: Measurement, dataset: str) -> str | None:
     """Why the claim cannot be decided: a data set, an arm or a cell that is not there."""
-    if dataset not in study.settings.study.datasets:
+    if dataset not in study.settings.study.every:
         return f"the study does not include {dataset}"
     arms = list(dict.fromkeys([measured.arm, measured.against]))
-    if absent := [arm for arm in arms if arm not in study.settings.study.arms]:
+    if absent := [arm for arm in arms if arm not in study.settings.study.arms_on(dataset)]:
         return f"the study does not include {' and '.join(absent)}"
-    cells = [Cell(dataset, arm, seed) for arm in arms for seed in study.settings.study.seeds]
+    cells = [study.cell(dataset, arm, seed) for arm in arms for seed in study.settings.study.seeds]
     gone = [cell for cell in cells if cell in study.missing]
     return f"missing: {', '.join(map(str, gone))} ({study.missing[gone[0]]})" if gone else None

@@ -49,6 +49,8 @@ def analyse(material: Material) -> Findings:
 def mismatch(network: nn.Module, groups: Mapping[str, Tensor], batch_size: int = 500) -> dict[str, Any]:
     """How far each group of images lies from the first, at every batch norm and in the features before the last layer.
 
+    The last linear layer, or of a network without one, the last batch norm.
+
     Args:
         groups: name -> (n, c, h, w) images in [0, 1]; the first is the reference, the others perturb it image by image.
 
@@ -58,17 +60,17 @@ def mismatch(network: nn.Module, groups: Mapping[str, Tensor], batch_size: int =
         every other group, means over images of `distance` |difference| / |reference| and `cosine` 1 − cosine.
 
     Raises:
-        ValueError: fewer than two groups, groups of different sizes, or a network without BatchNorm2d or Linear.
+        ValueError: fewer than two groups, groups of different sizes, or a network without BatchNorm2d.
     """
     sizes = {name: len(images) for name, images in groups.items()}
     if len(groups) < 2 or len(set(sizes.values())) != 1:
         raise ValueError(f"groups: two or more of one size are needed, got {sizes}")
     norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not norms or not linear:
-        raise ValueError(f"{type(network).__name__} holds no BatchNorm2d or no Linear: there is nothing to compare")
+    if not norms:
+        raise ValueError(f"{type(network).__name__} holds no BatchNorm2d: there is nothing to compare")
+    last = [*norms.values(), *(module for module in network.modules() if isinstance(module, nn.Linear))][-1]
     network.eval()
-    measured = {name: _observe(network, images, norms, linear[-1], batch_size) for name, images in groups.items()}
+    measured = {name: _observe(network, images, norms, last, batch_size) for name, images in groups.items()}
     reference, *others = groups
     moments, features = measured[reference]
     layers: list[dict[str, Any]] = []
@@ -155,12 +157,7 @@ def judgement_surface(
         direction / step²; `decisions`, for each shown image its label and the predicted classes (size, size).
     """
     network.eval()
-    along = adversarial - images
-    across = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
-    flat, direction = across.flatten(1), along.flatten(1)
-    length = direction.norm(dim=1, keepdim=True)
-    flat = flat - (flat * direction).sum(1, keepdim=True) / length.square().clamp_min(1e-12) * direction
-    across = (flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12) * length).view_as(images)
+    along, across = plane(images, adversarial, generator)
     at = torch.linspace(low, high, size)
     losses, predicted = images.new_empty(size, size, len(images)), labels.new_empty(size, size, len(images))
     for row, a in enumerate(at.tolist()):
@@ -181,6 +178,16 @@ def judgement_surface(
             for place in range(min(shown, len(images)))
         ],
     }
+
+
+def plane(images: Tensor, adversarial: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The adversarial direction of each image, and a random one across it of the same length: (n, c, h, w) each."""
+    along = adversarial - images
+    across = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
+    flat, direction = across.flatten(1), along.flatten(1)
+    length = direction.norm(dim=1, keepdim=True)
+    flat = flat - (flat * direction).sum(1, keepdim=True) / length.square().clamp_min(1e-12) * direction
+    return along, (flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12) * length).view_as(images)
 
 
 @torch.no_grad()

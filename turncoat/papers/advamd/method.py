@@ -10,21 +10,21 @@ norm of their own for the perturbed images, and a loss that adjusts the learning
 
 With `mediates: []` and `weighting: uniform` this is AdvProp (Xie et al., CVPR 2020), whose attack is the default here:
 5 steps of 1/255 within 4/255 where epsilon is 8/255. `batch_norm: joint` is training on both with one batch norm;
-`perturbation: noise` is the placebo, uniform noise in the same ball in place of an attack.
+`perturbation: noise` is the placebo, uniform noise in the same ball in place of an attack. For segmentation and
+detection CE is the network's own loss of each image, and p_y is exp(−loss); `weight_by: pixel` weighs each pixel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from turncoat.attacks import Threat
 from turncoat.data.batches import DeviceSplit
-from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, attack
+from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, attack, losses, scores
 from turncoat.models.dual_norm import Route, branch_gap, check_splits, extract, split_norms
 from turncoat.settings import AttackSettings
 
@@ -46,6 +46,7 @@ class AdvAmdSettings(AdversarialSettings):
     a: float = Field(1.0, ge=0, description="weight of the adversarial loss")
     b: float = Field(1.0, ge=0, description="weight of the mediate loss")
     perturbation: Literal["attack", "noise"] = "attack"
+    weight_by: Literal["image", "pixel"] = Field("image", description="whose loss says how vulnerable; segmentation")
     attack: AttackSettings = AttackSettings(steps=5, radius=0.5, relative_step=0.125)
 
 
@@ -53,11 +54,14 @@ class AdvAmd(Method[AdvAmdSettings]):
     """Adversarial amendment; AdvProp and joint training as settings."""
 
     settings_class = AdvAmdSettings
+    dense = True
     selection = "validation_clean"
 
     def check(self, network: nn.Module) -> None:
         if self.settings.batch_norm != "joint":
             check_splits(network, self.settings.batch_norm)
+        if self.settings.weight_by == "pixel" and not hasattr(network, "pixel_losses"):
+            raise ValueError("weight_by: pixel needs a network for segmentation; choose image")
 
     def prepare(self, network: nn.Module, train: DeviceSplit, seed: int) -> DeviceSplit:
         self.model, self.route = network, Route()
@@ -71,22 +75,33 @@ class AdvAmd(Method[AdvAmdSettings]):
         logits = self._forward(
             [("main", batch.images), ("auxiliary", adversarial), *((self.settings.mediate_bn, m) for m in mediates)]
         )
-        losses = torch.stack([functional.cross_entropy(part, batch.labels, reduction="none") for part in logits])
-        benign, attacked, between = losses[0], losses[1], losses[2:]
+        each, mean = self._measured(batch)
+        found = torch.stack([each(part) for part in logits])
+        benign, attacked, between = found[0], found[1], found[2:]
         weight = learning_ratio(benign, attacked, self.settings.weighting, self.settings.gamma)
         parts = {
-            "train_accuracy": (logits[0].detach().argmax(1) == batch.labels).float().mean(),
-            "benign": benign.detach().mean(),
-            "adversarial": attacked.detach().mean(),
-            "learning_ratio": weight.mean(),
+            **scores(self.model, logits[0], batch.labels),
+            "benign": mean(benign).detach(),
+            "adversarial": mean(attacked).detach(),
+            "learning_ratio": mean(weight),
         }
-        total = benign.mean() + self.settings.a * (weight * attacked).mean()
+        total = mean(benign) + self.settings.a * mean(weight * attacked)
         if mediates:
-            total = total + self.settings.b * (weight * between.mean(0)).mean()
-            parts["mediate"] = between.detach().mean()
+            total = total + self.settings.b * mean(weight * between.mean(0))
+            parts["mediate"] = mean(between.mean(0)).detach()
         if self.settings.batch_norm in ("full", "statistics"):
             parts["branch_gap"] = branch_gap(self.model, "auxiliary")
         return total, parts
+
+    def _measured(self, batch: Batch) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The loss of what is weighed, an image or a pixel, out of a part's outputs; and its mean over a batch."""
+        if self.settings.weight_by == "pixel":
+            network: Any = self.model
+            return (
+                lambda outputs: network.pixel_losses(outputs, batch.labels),
+                lambda each: network.averaged(each, batch.labels).mean(),
+            )
+        return lambda outputs: losses(self.model, outputs, batch.labels), Tensor.mean
 
     def deploy(self, model: nn.Module) -> nn.Module:
         """The network of the baseline's size: main batch norm, nothing else."""
@@ -128,6 +143,8 @@ class _Recorded(nn.Module):
         super().__init__()
         self.model = model
         self.seen: list[Tensor] = []
+        if own := getattr(model, "losses", None):
+            self.losses = own
 
     def forward(self, images: Tensor) -> Tensor:
         self.seen.append(images.detach())

@@ -57,6 +57,8 @@ class Segmenter(nn.Module):
         elif model in TORCHVISION:
             from torchvision.models import segmentation
 
+            if set(args or {}) - {"weights_backbone"}:  # torchvision's builders pass over what they do not know
+                raise TurncoatError(f"model_args: {model} takes weights_backbone alone (got {', '.join(args or {})})")
             make: Callable[..., nn.Module] = getattr(segmentation, model)
             self.network = built(model, make, library_keywords(args or {}) | {"num_classes": classes})
         else:

@@ -71,6 +71,9 @@ class AdvAmd(Method[AdvAmdSettings]):
         return train
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
+        if not self.settings.a and not (self.settings.b and self.settings.mediates):  # benign images alone count
+            outputs = self.model(batch.images)
+            return losses(self.model, outputs, batch.labels).mean(), scores(self.model, outputs, batch.labels)
         adversarial, mediates = self._perturb(batch)
         logits = self._forward(
             [("main", batch.images), ("auxiliary", adversarial), *((self.settings.mediate_bn, m) for m in mediates)]

@@ -23,10 +23,10 @@ PAGES |= {
 }
 API = {
     "attacks": ["threat", "fgsm", "pgd", "momentum", "apgd", "autoattack", "fab", "square", "deepfool", "wrappers"],
-    "evaluation": ["entry", "evaluate", "suite", "flags", "steadiness", "ladder", "audit"],
+    "evaluation": ["entry", "evaluate", "suite", "flags", "steadiness", "ladder", "audit", "dense"],
     "methods": ["base", "adversarial", "pgd", "trades", "pseudo_labels", "universal", "weight_perturbation"],
-    "models": ["classifiers", "foreign", "weights", "dual_norm", "purifier", "calibrator"],
-    "data": ["store", "prepare", "sources", "own"],
+    "models": ["classifiers", "segmentation", "detection", "foreign", "weights", "dual_norm", "purifier", "calibrator"],
+    "data": ["store", "targets", "annotated", "scenes", "prepare", "sources", "own"],
     "reporting": ["claims", "verdicts", "statistics", "record", "report"],
     "tracking": [],
 }

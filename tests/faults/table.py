@@ -43,6 +43,7 @@ FAULTS = {
     33: "a network of one's own: odd outputs, precisions, channels, no copy to be had",
     34: "images of one's own: corrupt, of other kinds, in other shapes, one class, duplicates",
     35: "weights whose names or shapes do not fit, a pickle or code in their place",
+    36: "masks or boxes of one's own: missing, damaged, beyond the classes or the image, twice",
 }
 
 

@@ -3,6 +3,7 @@
     python -m turncoat.evaluation --model best.safetensors --data cifar10
     python -m turncoat.evaluation --model resnet20 --weights net.th --normalisation 0.5,0.5,0.5/0.2,0.2,0.2 --data pets
     python -m turncoat.evaluation --model my_net.py:build --weights w.pth --data set.npz --epsilon 8/255
+    python -m turncoat.evaluation --model segmenter.safetensors --data camvid
 
 The threat is the data set's in params.yaml unless --norm and --epsilon say otherwise. A killed run goes on after its
 last finished batch when it is started again in the same folder. The guide: docs/own-network.md
@@ -114,7 +115,7 @@ def _as_run(asked: "SuiteSettings", met: "Suite", given: argparse.Namespace) -> 
 def _run(given: argparse.Namespace) -> None:
     from turncoat.attacks import Threat
     from turncoat.data.batches import resident
-    from turncoat.evaluation import build_suite, evaluate
+    from turncoat.evaluation import build_suite, dense_command, evaluate
     from turncoat.evaluation.brought import Network, keywords, named_images, normalisation, own_images
     from turncoat.evaluation.journal import Journal, evaluation_key
     from turncoat.evaluation.keeper import Keeper
@@ -126,6 +127,9 @@ def _run(given: argparse.Namespace) -> None:
     from turncoat.training import Scratch, resolve
 
     settings = load(given.params or (PARAMS if PARAMS.exists() else ALONE))
+    if dense_command.is_dense(given.model):
+        dense_command.run(given, settings)
+        return
     if given.dataset is None and given.data is None:
         raise TurncoatError("--data: wanted: a folder of classes, a .npz, or a name such as cifar10")
     name = given.dataset or (given.data if given.data in settings.datasets else None)

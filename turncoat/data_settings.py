@@ -6,7 +6,6 @@ from pydantic import Field, field_validator, model_validator
 
 from turncoat.strict import Strict
 
-Task = Literal["classification", "segmentation", "detection"]
 OWN = ("folder", "npz", "parquet", "masks", "coco", "voc")  # images of one's own, which `path` names
 TASKS = {  # what a source has targets for, where that is not a class an image
     "scenes": ("segmentation", "detection"),

@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from turncoat.data_settings import TASKS, DataSettings, Task
+from turncoat.data_settings import TASKS, DataSettings
 from turncoat.errors import there_are
 from turncoat.shelves import merged
 from turncoat.strict import Strict, validate
 from turncoat.study_settings import StudySettings
+from turncoat.tasks import Task
 from turncoat.tuning import expanded
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="safe as a folder and in a dotted path")]

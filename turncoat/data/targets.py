@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from turncoat.data_settings import Task
+from turncoat.tasks import Task
 
 VOID = 255  # of a mask: a pixel that belongs to no class, or outside the image
 NO_BOX = -1.0

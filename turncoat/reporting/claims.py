@@ -5,10 +5,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from turncoat.data_settings import Task
 from turncoat.errors import TurncoatError
 from turncoat.reading import read_yaml
 from turncoat.settings import Slug, Strict, validate
+from turncoat.tasks import Task
 
 
 def _one_line(text: str) -> str:

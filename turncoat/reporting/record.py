@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from turncoat.data_settings import Task
+from turncoat.tasks import Task
 
 
 class _Read(BaseModel):

@@ -1,0 +1,5 @@
+"""What images are for."""
+
+from typing import Literal
+
+Task = Literal["classification", "segmentation", "detection"]

@@ -38,12 +38,18 @@ def summary(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measures(record: Mapping[str, Any]) -> dict[str, float]:
-    """The final measures of an evaluation: `test/clean`, `test/<attack>`, `test/worst`, `test_last/...`, `test/ece`."""
+    """The final measures of an evaluation: `test/clean`, `test/<attack>`, `test/worst`, `test_last/...`, `test/ece`.
+
+    Of segmentation and detection they are mIoU or AP, and `test/<measure>` holds the others.
+    """
     values: dict[str, float] = {}
     for weights, prefix in (("best", "test"), ("last", "test_last")):
         part = record.get(weights, {})
         rates = {"clean": part.get("clean"), **part.get("attacks", {}), "worst": part.get("worst")}
-        values |= {f"{prefix}/{name}": rate["correct"] / rate["n"] for name, rate in rates.items() if rate}
+        rates |= part.get("measures", {})
+        values |= {
+            f"{prefix}/{name}": rate.get("value", rate["correct"] / rate["n"]) for name, rate in rates.items() if rate
+        }
         if part.get("calibration"):
             values[f"{prefix}/ece"] = part["calibration"]["ece"]
     return values

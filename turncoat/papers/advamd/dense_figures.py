@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROWS = 4  # images that are shown
-SURE = 0.3  # least score of a box that is drawn
+SURE = 0.4  # least score of a box that is drawn
 PLAIN, OURS = "standard", "advamd"
 ONLY = {PLAIN: "#E69F00", OURS: "#56B4E9"}  # right there alone
 VOID = 255

@@ -40,6 +40,9 @@ class Method(Generic[Settings]):
 
     settings_class: ClassVar[type[ArmSettings]] = ArmSettings
     selection: ClassVar[str] = "validation_robust"  # the history column that chooses `best`
+    divides: ClassVar[bool] = (
+        False  # whether shards of a batch give what the batch gives (turncoat/training/parallel.py)
+    )
 
     def __init__(self, settings: Settings, task: Task) -> None:
         self.settings = settings

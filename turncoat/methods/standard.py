@@ -10,6 +10,7 @@ class Standard(Method[ArmSettings]):
     """Cross-entropy on clean images; `best` is chosen by clean accuracy, there being no robustness to choose by."""
 
     selection = "validation_clean"
+    divides = True
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
         logits = self.model(batch.images)

@@ -53,6 +53,7 @@ class AdvAmd(Method[AdvAmdSettings]):
     """Adversarial amendment; AdvProp and joint training as settings."""
 
     settings_class = AdvAmdSettings
+    divides = True
     selection = "validation_clean"
 
     def check(self, network: nn.Module) -> None:

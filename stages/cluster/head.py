@@ -32,10 +32,11 @@ def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]
     options = asked.read({cell.stage for cell in plan.values()})
     queue.check()
     for _ in range(1 + ROUNDS):
-        ledger, complete = begin(plan, environment, options, settings.own_files)
         try:
+            ledger, complete = begin(plan, environment, options, settings.own_files)
             lost = follow(plan, ledger)
         except KeyboardInterrupt:
+            ledger = Ledger.read()
             queue.cancel([*ledger.cells.values(), *filter(None, [ledger.closing])])
             print("\nthe jobs are cancelled; what is finished stays, and `make repro` goes on from there", flush=True)
             raise

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
@@ -104,18 +105,17 @@ class Postgres:
         except KeyError:
             pytest.skip("needs the user postgres, whom Debian's postgresql makes")
         self.programs, self.folder, (self.port,) = programs, folder, free_ports(1)
-        for each in (folder, *folder.parents):
-            if each != Path("/tmp") and str(each).startswith("/tmp/"):
-                each.chmod(each.stat().st_mode | 0o011)
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        self.run("initdb", "-D", "data", "-A", "scram-sha-256", "-U", "postgres", "--pwfile=/dev/stdin", given=SECRET)
+        (folder / "password").write_text(SECRET)
+        for each in (folder, folder / "password"):
+            os.chown(each, user.pw_uid, user.pw_gid)
+        self.run("initdb", "-D", "data", "-A", "scram-sha-256", "-U", "postgres", "--pwfile=password")
         self.start()
         self.ask(f"CREATE ROLE team LOGIN PASSWORD '{SECRET}'", "CREATE DATABASE mlflow OWNER team")
 
-    def run(self, program: str, *arguments: str, given: str = "") -> str:
+    def run(self, program: str, *arguments: str) -> str:
         command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", str(self.programs / program)]
         done = subprocess.run(
-            [*command, *arguments], cwd=self.folder, input=given, capture_output=True, text=True, timeout=120,
+            [*command, *arguments], cwd=self.folder, capture_output=True, text=True, timeout=120,
             env={"PATH": os.environ["PATH"], "PGPASSWORD": SECRET, "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -137,12 +137,14 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path):
-    server = Postgres(folder)
-    try:
-        yield server
-    finally:
-        server.stop()
+def postgres():
+    """In a folder of its own: those of pytest are closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="turncoat-postgres-") as folder:
+        server = Postgres(Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @contextmanager
@@ -156,5 +158,6 @@ def mlflow_server(store: str, files: Path, port: int):
             return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
         return False
 
-    with daemon(command, files, ready, seconds=180):
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that nobody needs
+    with daemon(command, files, ready, seconds=180, env=environment):
         yield f"http://127.0.0.1:{port}"

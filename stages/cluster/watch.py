@@ -24,72 +24,93 @@ class Watched:
     failed: dict[str, str] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
 
-    def __len__(self) -> int:
-        return len(self.done) + len(self.failed) + len(self.lost)
-
 
 def watch(
     plan: Mapping[str, Cell], places: Mapping[str, Place], digests: Mapping[str, str], closing: Place | None
 ) -> Watched:
     """Until each of these cells is done or over, and the closing job after them."""
-    seen, over = Watched(), dict[str, float]()
-    running: set[str] = set()
-    wait = LOOK[0]
-    silent = False
+    watching = _Watching(plan, places, digests)
+    jobs = {place.job for place in [*places.values(), *filter(None, [closing])]}
+    wait, silent = LOOK[0], False
     while True:
-        names = {place.job for place in [*places.values(), *filter(None, [closing])]}
-        told = queue.states(names)
-        if told is None:
-            if not silent:
-                print("Slurm does not answer; the jobs go on, and it is asked again", flush=True)
-            silent, wait = True, LOOK[1] / 3
-            time.sleep(wait)
-            continue
-        silent, changed = False, False
-        for name, place in places.items():
-            if name in seen.done or name in seen.failed or name in seen.lost:
-                continue
-            state, reason = told.get(str(place), ("", ""))
-            if state and state not in queue.ENDED:
-                if state in queue.UNDER_WAY and name not in running:
-                    running.add(name)
-                    _say(seen, places, f"{name}: running, job {place}")
-                elif state not in queue.UNDER_WAY and name in running:
-                    running.discard(name)
-                    _say(seen, places, f"{name}: queued again ({reason}); it goes on from its checkpoint")
-                over.pop(name, None)
-                continue
-            if is_done(plan[name], digests[name]):
-                seen.done.append(name)
-                _say(seen, places, f"{name}: done  {_tail(name, 1)}")
-            elif state in ("", "COMPLETED") and time.monotonic() - over.setdefault(name, time.monotonic()) < GRACE:
-                continue
-            elif queue.ENDED.get(state):
-                seen.lost.append(name)
-                _say(seen, places, f"{name}: {state.lower().replace('_', ' ')}")
-            else:
-                before = next((other for other in plan[name].follows if other in seen.failed), None)
-                before = before or next((other for other in plan[name].follows if other in seen.lost), None)
-                if state == "CANCELLED" and before in seen.lost:
-                    seen.lost.append(name)
-                elif state == "CANCELLED":
-                    seen.failed[name] = f"{name}: not run, {f'for {before} failed' if before else 'it was cancelled'}"
-                else:
-                    seen.failed[name] = "\n    ".join(
-                        [
-                            f"{name} failed ({state.lower() or 'its job is gone'}); see {_log(name, place)}",
-                            *_lines(name, place),
-                        ]
-                    )
-                _say(seen, places, f"{name}: {'not run' if state == 'CANCELLED' else 'FAILED'}")
-            running.discard(name)
-            changed = True
-        if len(seen) == len(places):
+        told = queue.states(jobs)
+        if told is None and not silent:
+            print("Slurm does not answer; the jobs go on, and it is asked again", flush=True)
+        silent = told is None
+        wait = LOOK[0] if told and watching.look(told) else min(LOOK[1], 1.2 * wait)
+        if told is not None and not watching.open:
             last = told.get(str(closing), ("", ""))[0]
             if not closing or not last or last in queue.ENDED:
-                return seen
-        wait = LOOK[0] if changed else min(LOOK[1], 1.2 * wait)
+                return watching.seen
         time.sleep(wait)
+
+
+@dataclass
+class _Watching:
+    """What was seen so far. Attributes: open: cells that are not over. over: since when a job is, without a mark."""
+
+    plan: Mapping[str, Cell]
+    places: Mapping[str, Place]
+    digests: Mapping[str, str]
+    seen: Watched = field(default_factory=Watched)
+    running: set[str] = field(default_factory=set)
+    over: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.open = dict.fromkeys(self.places)
+
+    def look(self, told: Mapping[str, tuple[str, str]]) -> bool:
+        """Tell what has changed; whether a cell came to its end."""
+        before = len(self.open)
+        for name in list(self.open):
+            state, reason = told.get(str(self.places[name]), ("", ""))
+            if state and state not in queue.ENDED:
+                self._goes_on(name, state, reason)
+            elif is_done(self.plan[name], self.digests[name]):
+                self.seen.done.append(name)
+                self._over(name, f"done  {_tail(name, 1)}")
+            elif state in ("", "COMPLETED") and self._since(name) < GRACE:
+                continue  # another node's files may yet come to be seen
+            elif queue.ENDED.get(state):
+                self.seen.lost.append(name)
+                self._over(name, state.lower().replace("_", " "))
+            else:
+                self._failed(name, state)
+        return len(self.open) < before
+
+    def _goes_on(self, name: str, state: str, reason: str) -> None:
+        self.over.pop(name, None)
+        if state in queue.UNDER_WAY and name not in self.running:
+            self.running.add(name)
+            self._say(f"{name}: running, job {self.places[name]}")
+        elif state not in queue.UNDER_WAY and name in self.running:
+            self.running.discard(name)
+            self._say(f"{name}: queued again ({reason}); it goes on from its checkpoint")
+
+    def _since(self, name: str) -> float:
+        return time.monotonic() - self.over.setdefault(name, time.monotonic())
+
+    def _failed(self, name: str, state: str) -> None:
+        follows, seen, place = self.plan[name].follows, self.seen, self.places[name]
+        if state == "CANCELLED":  # by Slurm, where what it waits for has not come
+            failed = next((other for other in follows if other in seen.failed), None)
+            if not failed and any(other in seen.lost for other in follows):
+                seen.lost.append(name)
+            else:
+                seen.failed[name] = f"{name}: not run, {f'for {failed} failed' if failed else 'it was cancelled'}"
+            self._over(name, "not run")
+        else:
+            first = f"{name} failed ({state.lower() or 'its job is gone'}); see {_log(name, place)}"
+            seen.failed[name] = "\n    ".join([first, *_lines(name, place)])
+            self._over(name, "FAILED")
+
+    def _over(self, name: str, text: str) -> None:
+        del self.open[name]
+        self.running.discard(name)
+        self._say(f"{name}: {text}")
+
+    def _say(self, text: str) -> None:
+        print(f"[{len(self.seen.done)}/{len(self.places)}] {text}", flush=True)
 
 
 def counted(places: Mapping[str, Place], told: Mapping[str, tuple[str, str]]) -> str:
@@ -99,10 +120,6 @@ def counted(places: Mapping[str, Place], told: Mapping[str, tuple[str, str]]) ->
         for place in places.values()
     )
     return ", ".join(f"{count} {word}" for word, count in sorted(words.items()))
-
-
-def _say(seen: Watched, places: Mapping[str, Place], text: str) -> None:
-    print(f"[{len(seen.done)}/{len(places)}] {text}", flush=True)
 
 
 def _log(name: str, place: Place) -> str:

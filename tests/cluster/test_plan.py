@@ -12,7 +12,7 @@ from benchmarks.scale import wall_clock
 from stages.cluster import head
 from stages.cluster.options import Options
 from stages.pipeline import cells
-from tests.faults.study import ENVIRONMENT
+from tests.faults.study import ENVIRONMENT, ROOT
 from turncoat.reading import read_yaml
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -43,6 +43,7 @@ def test_two_nodes_take_as_long_as_the_simulation_says(calm, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     for name, value in (ENVIRONMENT | calm.environment).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # what a study has in its own folder
     (tmp_path / "data").mkdir()
     (tmp_path / "cell.sh").write_text(CELL)
     (tmp_path / "dvc.yaml").write_text(PLAN)

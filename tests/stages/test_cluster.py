@@ -176,6 +176,26 @@ def test_a_full_queue_and_jobs_of_another_head(tmp_path, monkeypatch, capsys):
     assert len(submitted) == 3
 
 
+def test_jobs_of_cells_that_an_edit_changed_are_cancelled_and_submitted_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cells = {name: cell(name) for name in ("base@0", "base@1")}
+    marks = job.Marks(cells)
+    same = Place("7", 1, 2)
+    Ledger(
+        {"base@0": Place("7", 0, 2), "base@1": same}, {"base@0": "old", "base@1": marks.digest(cells["base@1"])}
+    ).write()
+    cancelled, submitted = [], []
+    monkeypatch.setattr(queue, "cancel", cancelled.extend)
+    monkeypatch.setattr(queue, "states", lambda jobs: {"7_0": ("RUNNING", "None"), "7_1": ("PENDING", "Priority")})
+    monkeypatch.setattr(queue, "submit", lambda stage, *more: submitted.append(stage) or [Place(f"8{len(submitted)}")])
+    ledger, complete = head.enqueue(cells, list(cells), options.Options())
+    assert complete
+    assert cancelled == [Place("7", 0, 2)]
+    assert submitted == ["base", "closing"]
+    assert ledger.cells == {"base@0": Place("81"), "base@1": same}
+    assert "1 jobs are cancelled: their cells have other settings or code by now" in capsys.readouterr().out
+
+
 def test_watching_tells_each_cell_and_what_followed_a_failure(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cells = plan(train_a=[], train_b=[], evaluate_b=["train@b"])

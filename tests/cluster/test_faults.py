@@ -70,7 +70,8 @@ def test_a_node_that_only_seems_dead_does_not_run_a_cell_twice(calm, one, alone)
 
 
 def test_a_cell_whose_time_ran_out_goes_on_from_its_checkpoint(calm, one, alone):
-    edit(one, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=150))
+    # a minute at least: Slurm counts in minutes
+    edit(one, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=240))
     options = "warning: 50\nstages:\n  finetune:\n    minutes: 1\n"
     head = Head(one, calm, options)
     place = head.until(r"finetune@digits-pgd-0: running, job (\d+)")[1]

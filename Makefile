@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup scm repro test docs test-faults test-slow bench official peers verify mlflow reference atlas clean
+.PHONY: help setup cluster scm repro test docs test-faults test-slow test-cluster bench official peers verify mlflow reference atlas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,12 @@ setup: .venv/installed ## make .venv with the pinned requirements
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+cluster: setup .venv/cluster ## add to .venv what a cluster and a group need: submitit, DVC's S3 and SSH, PostgreSQL
+
+.venv/cluster: requirements-cluster.txt requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-cluster.txt
 	@touch $@
 
 # DVC wants git, or to be told that there is none (an unpacked archive, or a folder inside another repository)
@@ -41,6 +47,9 @@ test-faults: setup ## all 33 faults of docs/robustness.md, with a table of what 
 
 test-slow: setup ## the slow tests, and all 33 faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"
+
+test-cluster: cluster ## with a real Slurm, PostgreSQL, S3 server and sshd on this machine; what is missing is skipped
+	python -m pytest -n 2 --dist loadfile -m cluster -rs
 
 bench: peers ## attacks, training steps and start-ups beside the peers' (after `make repro`)
 	python -m benchmarks --peers .venv/peers/bin/python

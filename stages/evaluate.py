@@ -6,6 +6,7 @@ reports/times/<dataset>/<arm>/<seed>.json. A killed run goes on after the last f
 """
 
 import time
+from contextlib import nullcontext
 
 from stages.common import data_folder, known, model_folder, parse, perturbed_folder, record_folder, run, times_file
 
@@ -24,10 +25,11 @@ def main() -> None:
     from turncoat.evaluation.recording import cell_record, write_examples, write_provenance, write_times
     from turncoat.files import read_json, sha256, write_json
     from turncoat.settings import load
-    from turncoat.training import Scratch, duration, resolve
+    from turncoat.training import Scratch, duration, parallel, resolve
 
     started = time.monotonic()
     settings = load()
+    parallel.launch(settings.compute)
     known("dataset", dataset, dict(settings.datasets))
     chosen = settings.study.suite
     suite = build_suite(chosen, settings.suites[chosen])
@@ -50,8 +52,10 @@ def main() -> None:
     inputs = [data_folder(dataset) / "dataset.json", perturbed / "perturbed.json", source / "training.json"]
     described_by = {"suite": described, "threat": vars(threat), "device": compute.device.type}
     key = evaluation_key(described_by, inputs, ["stages.evaluate"])
-    with Scratch(key, f"evaluating {dataset}/{arm}/{seed}") as scratch:
-        journal = Journal(scratch.folder / "journal")
+    scratch = Scratch(key, f"evaluating {dataset}/{arm}/{seed}")
+    with nullcontext() if parallel.rank() else scratch:
+        parallel.barrier()  # rank 0 holds the folder, in which each has a journal
+        journal = Journal(scratch.folder / f"journal{f'-{parallel.rank()}' * bool(parallel.rank())}")
         if len(journal):
             print(f"{dataset}/{arm}/{seed}: going on after {len(journal)} finished pieces", flush=True)
         results = {
@@ -70,6 +74,8 @@ def main() -> None:
             )
             for which in ("best", "last")
         }
+        if parallel.rank():
+            return  # rank 0 has the same results, and writes them
         best, labels = results["best"], images.test.labels[: len(test)]
         folder.mkdir(parents=True, exist_ok=True)
         record = cell_record(training, described, threat, images.classes, results, predictions == labels)

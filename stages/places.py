@@ -35,7 +35,7 @@ def check_places(datasets: Iterable[str]) -> None:
             raise TurncoatError(f"{path}: a symbolic link to {path.readlink()}, which is not there; make that folder")
         if path.exists() and not path.is_dir():
             raise TurncoatError(f"{path}: a file, where the study wants a folder; move it away")
-        if path.is_dir() and (why := _refused(path)):
+        if path.is_dir() and (why := refused(path)):
             raise TurncoatError(
                 f"{path.absolute()}: nothing can be written there ({why}): `chmod u+w` it, or copy the repository to a "
                 "disk that is writable; `dvc cache dir /other/disk/cache` moves only what is large"
@@ -48,7 +48,8 @@ def _within(datasets: Iterable[str]) -> Iterator[str]:
         yield from (f"data/{name}", f"models/{name}")
 
 
-def _refused(folder: Path) -> str | None:
+def refused(folder: Path) -> str | None:
+    """Why nothing can be written there; None: it can."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None

@@ -5,9 +5,11 @@ cell is a `dvc repro` of its own, so a last plain `dvc repro` finds only the rep
 values are those of running one after another.
 
   TURNCOAT_WORKERS   cells at a time (default: the number of cores, 2 where there is a GPU); 1: one after another
+  TURNCOAT_CLUSTER   slurm: cells as jobs of a cluster (docs/cluster.md)
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +31,14 @@ def main() -> None:
     check_places(settings.study.every)
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
-    with warm.offered(dense=bool(settings.study.dense.datasets)) as environment:
+    cluster = os.environ.get("TURNCOAT_CLUSTER", "")
+    if cluster not in ("", "slurm"):
+        raise TurncoatError(f"TURNCOAT_CLUSTER={cluster}: not known; it is slurm, or unset for this machine")
+    with warm.offered(not cluster, dense=bool(settings.study.dense.datasets)) as environment:
+        if cluster:
+            from stages.cluster.head import repro as on_cluster
+
+            sys.exit(on_cluster(settings, plan, environment))
         sys.exit(repro(settings, plan, at_once, environment))
 
 

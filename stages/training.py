@@ -18,7 +18,7 @@ from turncoat.methods.base import Task
 from turncoat.papers.arms import Section, arm_settings, method_class, schedule
 from turncoat.papers.index import module_of
 from turncoat.settings import ArmSettings, DatasetSettings, Settings, TrainingSettings
-from turncoat.training import Compute, fingerprint, initialised, resolve, train_cell
+from turncoat.training import Compute, fingerprint, initialised, parallel, resolve, train_cell
 from turncoat.training.agreement import PRIMARY
 from turncoat.training.dense_validation import dense_validator
 from turncoat.training.validation import validator
@@ -53,7 +53,7 @@ def dataset_settings(plan: DatasetSettings, given: Mapping[str, Any]) -> dict[st
 def compute_settings(compute: Compute) -> dict[str, Any]:
     """How it is computed, `auto` made explicit, as a cell's files say it."""
     same = {name: getattr(compute, name) for name in ("precision", "channels_last", "compile")}
-    return {"device": compute.device.type} | same
+    return {"device": compute.device.type} | same | parallel.described()
 
 
 def train(
@@ -85,6 +85,9 @@ def train(
     else:
         plan, steps = arm_settings(settings, arm, section), schedule(settings, dataset, arm, section)
     plan = plan.model_copy(update={"start": plan.start or of_dataset.start})
+    method_of = method_class(plan.method)
+    divides = method_of.divides and of_dataset.task == "classification"
+    parallel.launch(settings.compute, "" if divides else f"{plan.method}: {parallel.ALONE}")
     compute = resolve(settings.compute)
     images = data.load(data_folder(dataset))
     kind = (len(images.classes), images.shape, images.mean, images.std)
@@ -98,7 +101,7 @@ def train(
     pretrained = {
         name: compute.place(models.load(path, trusted={of_dataset.model})) for name, path in foundation.items()
     }
-    method = method_class(plan.method)(plan, Task(threat, len(images.classes), pretrained))
+    method = method_of(plan, Task(threat, len(images.classes), pretrained))
 
     given: dict[str, Any] = {}  # what the baseline's files say of weights that were not trained here
     if plan.start == "baseline":

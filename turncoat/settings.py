@@ -205,6 +205,7 @@ class ComputeSettings(Strict):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Switch = "auto"
     compile: Switch = "auto"
+    processes: int = Field(1, gt=0, description="that share each cell, data-parallel (docs/cluster.md)")
 
 
 class Settings(Strict):

@@ -20,13 +20,14 @@ from turncoat.evaluation.pristine import Forgetful, Pristine, apart, drawing
 from turncoat.evaluation.results import DRAWS, Bools, Evaluation, Outcome
 from turncoat.randomness import generator, seed_of
 from turncoat.settings import Auto
+from turncoat.training import parallel
 
 Places = NDArray[np.int64]
 SPOT = 16  # images of each batch for which the attacked network is asked once more
 
 
 class Runner:
-    """One network, one set of images, one seed.
+    """One network, one set of images, one seed. Several processes (`turncoat.training.parallel`) share the batches.
 
     Every random number is drawn from a counted generator, so a batch gives the same result whatever ran before it, in
     this process or in one that was killed. A random network whose `forward` takes `seeds`, one an image, is scored by
@@ -57,7 +58,7 @@ class Runner:
         self.keeper = keeper
         # chosen once: which numbers an attack draws hangs on it, and a run that was killed must go on with the same
         self.batch_size: int = (
-            journal.once(f"{scope} batch size", lambda: capacity.batch_size(self.target, images))
+            parallel.of_first(journal.once(f"{scope} batch size", lambda: capacity.batch_size(self.target, images)))
             if batch_size == "auto"
             else batch_size
         )
@@ -174,9 +175,22 @@ class Runner:
         places = np.flatnonzero(among)
         total = len(places)
         whole: dict[int, int] = {}  # items that a batch began with: its share done, and with it the time left
+        own: dict[int, Any] = {}  # pieces of this process
+
+        def enter(number: int, piece: dict[str, Any]) -> None:
+            place = places[number * self.batch_size : (number + 1) * self.batch_size]
+            right[place] = unpacked(piece["right"], len(place))
+            harm[place] = piece.get("harm", 0)
+            self.spots += min(SPOT, len(place)) if "apart" in piece else 0
+            self.apart = max(self.apart, piece.get("apart", 0))
+            for way in self.passes:
+                self.passes[way] += piece[way]
+
         with tqdm(total=total, desc=label, unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
             for number, start in enumerate(range(0, total, self.batch_size)):
                 place = places[start : start + self.batch_size]
+                if number % parallel.size() != parallel.rank():  # a batch gives the same whoever works on it
+                    continue
 
                 def look(items: int, standing: int, start: int = start, size: int = len(place)) -> None:
                     robust = (right.sum() - size + standing) / len(right)
@@ -189,14 +203,13 @@ class Runner:
                         name, planned, attack, threat, place, number, look
                     ),
                 )
-                right[place] = unpacked(piece["right"], len(place))
-                harm[place] = piece.get("harm", 0)
-                self.spots += min(SPOT, len(place)) if "apart" in piece else 0
-                self.apart = max(self.apart, piece.get("apart", 0))
-                for way in self.passes:
-                    self.passes[way] += piece[way]
+                own[number] = piece
+                enter(number, piece)
                 bar.set_postfix_str(f"robust so far {right.mean():.1%}")
                 bar.update(start + len(place) - bar.n)
+        for number, piece in parallel.gathered(own).items():
+            if number not in own:
+                enter(number, self.journal.once(f"{self.scope} {name} {number}", lambda piece=piece: piece))  # type: ignore[misc]
         return Outcome(right, harm if self.random else None)
 
     def _batch(

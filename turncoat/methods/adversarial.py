@@ -52,7 +52,7 @@ class AdversarialTraining(Method[S]):
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
         adversarial = self.attacked(batch)
         if self.settings.awp:
-            self.perturbation.ascend(lambda: self._weighted(batch, adversarial)[0])
+            self.perturbation.ascend(lambda: self._weighted(batch, adversarial)[0], len(batch.labels))
         return self._weighted(batch, adversarial)
 
     def _weighted(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:

@@ -41,6 +41,9 @@ class Method(Generic[Settings]):
     settings_class: ClassVar[type[ArmSettings]] = ArmSettings
     dense: ClassVar[bool] = False  # whether it also trains networks for segmentation and detection
     selection: ClassVar[str] = "validation_robust"  # the history column that chooses `best`
+    divides: ClassVar[bool] = (
+        False  # whether shards of a batch give what the batch gives (turncoat/training/parallel.py)
+    )
 
     def __init__(self, settings: Settings, task: Task) -> None:
         self.settings = settings

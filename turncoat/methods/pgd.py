@@ -16,6 +16,7 @@ class PGDTraining(AdversarialTraining[RobustSettings]):
     """Train on adversarial images alone."""
 
     settings_class = RobustSettings
+    divides = True
 
     def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
         logits = self.model(adversarial)

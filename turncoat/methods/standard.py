@@ -11,6 +11,7 @@ class Standard(Method[ArmSettings]):
 
     dense = True
     selection = "validation_clean"
+    divides = True
 
     def loss(self, batch: Batch) -> tuple[Tensor, Parts]:
         logits = self.model(batch.images)

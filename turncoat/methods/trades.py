@@ -32,6 +32,7 @@ class Trades(AdversarialTraining[TradesSettings]):
     """Clean cross-entropy, and a smooth output around each image."""
 
     settings_class = TradesSettings
+    divides = True
 
     def attacked(self, batch: Batch) -> Tensor:
         settings = self.settings.attack

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from turncoat.training.parallel import gradients
+
 
 class WeightPerturbation:
     """Perturbs the weights of one network, and remembers what they were."""
@@ -30,16 +32,19 @@ class WeightPerturbation:
         ]
         self.saved: list[Tensor] = []
 
-    def ascend(self, loss: Callable[[], Tensor]) -> None:
-        """Move the weights up the gradient of `loss()`; running statistics of batch norm do not move in that pass."""
+    def ascend(self, loss: Callable[[], Tensor], rows: int = 1) -> None:
+        """Move the weights up the gradient of `loss()`; running statistics of batch norm do not move in that pass.
+
+        Args: rows: that `loss` is the mean of, for where several processes share a batch.
+        """
         with _statistics_held(self.model):
-            gradients = torch.autograd.grad(loss(), self.weights)
+            found = gradients(loss(), self.weights, rows)
         with torch.no_grad():
             self.saved = [weight.detach().clone() for weight in self.weights]
             lengths = torch._foreach_norm(self.saved)
-            slopes = torch._foreach_norm(gradients)
+            slopes = torch._foreach_norm(found)
             steps = [self.gamma * length / (slope + 1e-20) for length, slope in zip(lengths, slopes, strict=True)]
-            for weight, gradient, step in zip(self.weights, gradients, steps, strict=True):
+            for weight, gradient, step in zip(self.weights, found, steps, strict=True):
                 weight.addcmul_(gradient, step)
         torch.clear_autocast_cache()
 

@@ -1,6 +1,7 @@
 """Where rows wait and where they go."""
 
 import fcntl
+import getpass
 import hashlib
 import os
 import re
@@ -19,6 +20,16 @@ def root() -> Path:
 def destination() -> str:
     """Where MLflow keeps the runs: `$MLFLOW_TRACKING_URI`, or the store that `mlflow ui` opens in the checkout."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quote(str(root()))}/mlflow.db"
+
+
+def experiment() -> str:
+    """The experiment's name: `$MLFLOW_EXPERIMENT_NAME`, or `turncoat`; on a server with whose study it is.
+
+    On a server a cell of one study would otherwise supersede its namesake of another.
+    """
+    if given := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        return given
+    return "turncoat" if database(destination()) else f"turncoat {getpass.getuser()}/{root().name}"
 
 
 def database(uri: str) -> Path | None:

@@ -25,7 +25,7 @@ from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-from turncoat.tracking.paths import database  # noqa: E402
+from turncoat.tracking.paths import database, experiment  # noqa: E402
 
 PROXIED = "mlflow-artifacts:/"
 KIND = "mlflow.experimentKind"  # without it the page may open an experiment on its traces, of which there are none
@@ -54,13 +54,14 @@ class Store:
     def __init__(self, uri: str) -> None:
         self.made = 0  # runs
         with alone(uri):
+            check_database(uri)
             self._client = MlflowClient(uri)
             # A server knows itself where to keep files. Beside an SQLite store goes mlartifacts/, where `mlflow ui`
             # looks for what has an address of this kind: no path is in it, so that the checkout may be moved.
             store = database(uri)
             self._files = store.absolute().parent / "mlartifacts" if store else None
             location = f"{PROXIED}runs" if store else None
-            self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "turncoat", location)
+            self._experiment = self._find_experiment(experiment(), location)
 
     def _find_experiment(self, name: str, location: str | None) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -82,8 +83,11 @@ class Store:
         if header.get("experiment"):
             tags["experiment"] = header["experiment"]
         others = self._search(f"tags.cell = '{cell}'")
-        found = next((run for run in others if run.data.tags.get("fingerprint") == header["fingerprint"]), None)
-        if found:
+        alike = [run for run in others if run.data.tags.get("fingerprint") == header["fingerprint"]]
+        for double in alike[1:]:  # a run deleted by hand was made anew, and then came back with its experiment
+            self._client.delete_run(double.info.run_id)
+        if alike:
+            found = alike[0]
             run = self._read(found)
             if not header["retold"]:
                 self._client.update_run(run.id, status="RUNNING")
@@ -209,6 +213,20 @@ class Store:
         if run.status != status:
             self._client.set_terminated(run.id, status, time)
             run.status = status
+
+
+def check_database(uri: str) -> None:
+    """Reach a database server once, within seconds: MLflow tries ten times over, for two minutes, in silence.
+
+    Raises:
+        Exception: the server's own, of a wrong password say.
+    """
+    if re.match(r"(postgresql|mysql|mssql)\b", uri):
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+        with engine.connect():
+            pass
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from turncoat.data.batches import DeviceSplit
 from turncoat.files import sha256, write_json
 from turncoat.randomness import seed_of
 from turncoat.settings import TrainingSettings
+from turncoat.training import parallel
 from turncoat.training.checkpoint import Checkpoint, Scratch, duration_file
 from turncoat.training.compute import Compute
 from turncoat.training.loop import State, Trainable, Trained, fit
@@ -41,9 +42,10 @@ def train_cell(
 
     Returns: the content of training.json.
     """
-    with Scratch(key, f"training {cell['dataset']}/{cell['arm']}/{cell['seed']}") as scratch:
-        checkpoint = Checkpoint(scratch.folder)
-        outcome = fit(
+
+    def trained(checkpoint: Checkpoint) -> Trained:
+        parallel.barrier()  # rank 0 holds the folder, whose checkpoint all of them read
+        return fit(
             method,
             train,
             schedule,
@@ -53,6 +55,15 @@ def train_cell(
             checkpoint=checkpoint,
             log=lambda row: log(int(row["epoch"]), row),
         )
+
+    work = f"training {cell['dataset']}/{cell['arm']}/{cell['seed']}"
+    if parallel.rank():
+        trained(Checkpoint(Scratch(key, work).folder))
+        summary: dict[str, Any] = parallel.of_first(None)
+        return summary
+    with Scratch(key, work) as scratch:
+        checkpoint = Checkpoint(scratch.folder)
+        outcome = trained(checkpoint)
         deployed = method.deploy(method.model)
         best = outcome.history[outcome.best_epoch - 1]
         summary = _write(
@@ -60,6 +71,7 @@ def train_cell(
         )
         write_json(duration_file(key), {"seconds": round(checkpoint.seconds, 2)})
         scratch.clear()
+    parallel.of_first(summary)
     return summary
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from turncoat.errors import TurncoatError
 from turncoat.settings import ComputeSettings, Switch
 from turncoat.training.compiled import REMEDY, WORTHWHILE, lacking
+from turncoat.training.parallel import size
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Compute:
 
     def for_run(self, passes: int) -> "Compute":
         """These settings for a training that sends so many images through the network in all, attacks included."""
+        if size() > 1:
+            return replace(self, compile=False)
         if self.compile != "auto":
             return self
         device = self.device.type

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from turncoat.data.batches import Batch, DeviceSplit, batches, batches_an_epoch
 from turncoat.errors import Diverged
 from turncoat.settings import TrainingSettings
+from turncoat.training import parallel
 from turncoat.training.average import Average
 from turncoat.training.checkpoint import Checkpoint
 from turncoat.training.compiled import compiled_forward, passing
@@ -100,7 +101,7 @@ def fit(
         log(row)
         bar.set_postfix_str(f"accuracy {row.get('train_accuracy', math.nan):.3f}, {speed:,.0f} images/s", refresh=False)
         bar.update()
-        if checkpoint and not last and time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if checkpoint and not last and parallel.rank() == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS:
             checkpoint.save(_state(method.model, optimizer, averaged, outcome), epoch + 1)
             saved = time.monotonic()
     bar.close()
@@ -122,6 +123,7 @@ def _epoch(
     method.model.train()
     sums: dict[str, Tensor] = {}
     passes["counting"] = 1
+    before = dict(passes)
     broken = torch.zeros((), device=compute.device)
     rate = 0.0
     s = settings
@@ -130,20 +132,21 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        with compute.autocast():
-            loss, parts = method.loss(batch)
-        loss.backward()
+        with compute.autocast(), parallel.shard(batch) as own:
+            loss, parts = method.loss(own)
+        loss, parts = parallel.backward(method.model, loss, parts, len(own.labels))
         method.before_step()
-        passes["images"] += len(batch.labels)
+        passes["images"] += len(own.labels)
         # The fused optimisers skip a step on the device when `found_inf` is set: nothing waits for the host here.
         norm = nn.utils.get_total_norm([p.grad for p in method.model.parameters() if p.grad is not None])
-        broken = torch.maximum(broken, (~torch.isfinite(loss.detach() + norm)).float())
+        broken = torch.maximum(broken, (~torch.isfinite(loss + norm)).float())
         optimizer.found_inf = broken  # type: ignore[attr-defined]
         optimizer.step()
         if averaged:
             averaged.update(method.model)
-        for name, value in {"loss": loss.detach(), **parts}.items():
+        for name, value in {"loss": loss, **parts}.items():
             sums[name] = sums[name] + value if name in sums else value.clone()
+    passes |= parallel.added(passes, before)
     passes["counting"] = 0
     if broken.item():
         raise Diverged(

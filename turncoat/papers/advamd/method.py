@@ -55,6 +55,7 @@ class AdvAmd(Method[AdvAmdSettings]):
 
     settings_class = AdvAmdSettings
     dense = True
+    divides = True
     selection = "validation_clean"
 
     def check(self, network: nn.Module) -> None:

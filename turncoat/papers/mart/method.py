@@ -36,6 +36,7 @@ class Mart(AdversarialTraining[MartSettings]):
     """Misclassification-aware adversarial training."""
 
     settings_class = MartSettings
+    divides = True
 
     def objective(self, batch: Batch, adversarial: Tensor) -> tuple[Tensor, Parts]:
         clean = self.model(batch.images) if self.settings.beta else None  # first: see the module's text

@@ -69,6 +69,7 @@ class Rat(Method[RatSettings]):
     """Retraining on targeted universal perturbations."""
 
     settings_class = RatSettings
+    divides = True
 
     @property
     def attack_steps(self) -> int:

@@ -1,0 +1,157 @@
+"""`make repro` on a cluster: what is out of date is submitted once, whoever asks, and then watched."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from stages.cluster import options as asked
+from stages.cluster import queue
+from stages.cluster.arrays import arrays
+from stages.cluster.done import held, take_in
+from stages.cluster.job import CellJob, ClosingJob
+from stages.cluster.ledger import Ledger
+from stages.cluster.watch import counted, watch
+from stages.marks import Marks
+from stages.pipeline import Cell
+from stages.repro import outdated, through_dvc
+from stages.walk import behind, walk, workers
+from turncoat.errors import TurncoatError
+from turncoat.settings import Settings
+
+ROUNDS = 5  # times that what was lost with its node is submitted again, where Slurm does not do so itself
+
+
+def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]) -> int:
+    """Run on the cluster what is out of date; the exit status of the last plain `dvc repro`.
+
+    Raises:
+        TurncoatError: cluster.yaml is wrong, there is no Slurm, or cells failed; each one's last lines.
+    """
+    options = asked.read({cell.stage for cell in plan.values()})
+    queue.check()
+    for _ in range(1 + ROUNDS):
+        try:
+            ledger, complete = begin(plan, environment, options, settings.own_files)
+            lost = follow(plan, ledger)
+        except KeyboardInterrupt:
+            ledger = Ledger.read()
+            queue.cancel([*ledger.cells.values(), *filter(None, [ledger.closing])])
+            print("\nthe jobs are cancelled; what is finished stays, and `make repro` goes on from there", flush=True)
+            raise
+        if complete and not lost:
+            break
+    else:
+        raise TurncoatError(f"{', '.join(lost)}: lost again and again; `sinfo -R` says what is wrong with the nodes")
+    with held("head"):
+        take_in(plan)
+        code = subprocess.run(["dvc", "--wait-for-lock", "repro"], env=environment).returncode
+    if not code:
+        print("open reports/report.html")
+    return code
+
+
+def begin(
+    plan: dict[str, Cell], environment: dict[str, str], options: asked.Options, own_files: bool = False
+) -> tuple[Ledger, bool]:
+    """Make here what cells rest on, enter what jobs have finished, and submit what is out of date; as `enqueue`.
+
+    Of two heads the second waits for the first, and finds what that one has submitted.
+    """
+    run = partial(through_dvc, environment)
+    with held("head"):
+        run([plan["inputs"]], *["--force"] * own_files)
+        take_in(plan)
+        todo = behind(plan, outdated(environment))
+        here = [name for name in todo if plan[name].stage in asked.HERE]
+        walk(plan, here, run, workers())
+        return enqueue(plan, [name for name in todo if name not in here], options)
+
+
+def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Options) -> tuple[Ledger, bool]:
+    """Submit the cells that no job is at, and one job after all of them that closes the study.
+
+    Returns: the cells that are in the queue now, and whether these are all; a full queue takes the rest later.
+
+    Raises:
+        TurncoatError: Slurm does not answer, or refuses the jobs.
+    """
+    ledger = Ledger.read()
+    known = [*ledger.cells.values(), *filter(None, [ledger.closing])]
+    told = queue.states({place.job for place in known})
+    if told is None:
+        raise TurncoatError("Slurm does not answer: `squeue` fails; nothing was submitted. Try again")
+    live = {str(place) for place in known if told.get(str(place), ("COMPLETED", ""))[0] not in queue.ENDED}
+    marks = Marks(plan)
+    digests = {name: marks.digest(plan[name]) for name in todo}
+    going = {name: place for name, place in ledger.cells.items() if str(place) in live}
+    stale = [
+        name
+        for name in going
+        if name not in plan or ledger.digests[name] != digests.get(name, marks.digest(plan[name]))
+    ]
+    if stale:
+        queue.cancel(going[name] for name in stale)
+        print(f"{len(stale)} jobs are cancelled: their cells have other settings or code by now", flush=True)
+    placed = {name: place for name, place in going.items() if name in digests and name not in stale}
+    if placed:
+        print(f"{len(placed)} cells are in the queue already: {counted(placed, told)}", flush=True)
+    ledger.cells, ledger.digests = dict(placed), {name: ledger.digests[name] for name in placed}
+    new = [name for name in todo if name not in placed]
+    if not new:
+        return ledger, True
+    try:
+        for stage in dict.fromkeys(plan[name].stage for name in new):
+            names = [name for name in new if plan[name].stage == stage]
+            for group, after in list(arrays(names, plan, placed, options.array)):
+                work = [CellJob(str(Path.cwd()), name, upstream(plan, name), digests[name]) for name in group]
+                places = queue.submit(stage, work, after, options)
+                placed |= dict(zip(group, places, strict=True))
+                ledger.enter(group, places, digests)
+        _close(plan, ledger, live, options)
+    except queue.QueueFull as reason:
+        print(f"the queue is full ({reason}): {len(todo) - len(placed)} cells wait for room in it", flush=True)
+    print(
+        f"{len(placed)} cells in the queue. They go on if this process ends: `make repro` finds them again. "
+        "Ctrl-C cancels them",
+        flush=True,
+    )
+    return ledger, len(placed) == len(todo)
+
+
+def _close(plan: Mapping[str, Cell], ledger: Ledger, live: set[str], options: asked.Options) -> None:
+    """One job when all others are over, well or not; an earlier one, of fewer cells, is taken back."""
+    if ledger.closing and str(ledger.closing) in live:
+        queue.cancel([ledger.closing])
+    jobs = sorted({place.job for place in ledger.cells.values()})
+    closing = ClosingJob(str(Path.cwd()), plan, list(ledger.cells))
+    ledger.closing = queue.submit(asked.CLOSING, [closing], "afterany:" + ":".join(jobs), options)[0]
+    ledger.write()
+
+
+def follow(plan: Mapping[str, Cell], ledger: Ledger) -> list[str]:
+    """Watch the jobs to their end; the cells that were lost with a node.
+
+    Raises:
+        TurncoatError: cells failed; each one's last lines.
+    """
+    if not ledger.cells:
+        return []
+    seen = watch(plan, ledger.cells, ledger.digests, ledger.closing)
+    if seen.failed:
+        with suppress(OSError), held("head"):  # what is finished waits for the next call, where nothing can be written
+            take_in(plan)
+        raise TurncoatError("\n".join(seen.failed.values()))
+    return seen.lost
+
+
+def upstream(plan: Mapping[str, Cell], name: str) -> dict[str, Cell]:
+    """The cell and all that it rests on."""
+    found, open_ = {name: plan[name]}, [name]
+    while open_:
+        for before in plan[open_.pop()].follows:
+            if before not in found:
+                found[before] = plan[before]
+                open_.append(before)
+    return found

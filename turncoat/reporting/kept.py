@@ -45,17 +45,25 @@ def keep(study: Study, stated: Mapping[str, Any], target: Path) -> None:
 
 
 def settings_of(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Of all settings, those of the study's own arms, data sets and suite."""
+    """Of all settings, those of the study's own arms, data sets and suites."""
     study = stated["study"]
+    dense = study.get("dense") or {"datasets": [], "arms": [], "suite": ""}
+    arms = [*study["arms"], *study.get("tuning", {}).get("arms", [])]
     own = {
-        "arms": [*study["arms"], *study.get("tuning", {}).get("arms", [])],
+        "arms": list(dict.fromkeys([*arms, *dense["arms"]])),
         "pretrained": study.get("pretrained", []),
-        "datasets": study["datasets"],
-        "suites": [study["suite"]],
+        "datasets": [*study["datasets"], *dense["datasets"]],
+        "suites": [study["suite"], *[dense["suite"]] * bool(dense["datasets"])],
     }
     kept = {section: {name: stated[section][name] for name in there} for section, there in own.items() if there}
+    of_each = {dataset: {"arms": arms, "pretrained": own["pretrained"]} for dataset in study["datasets"]}
+    of_each |= {dataset: {"arms": dense["arms"], "pretrained": []} for dataset in dense["datasets"]}
     resolved = {
-        section: {dataset: {name: of[dataset][name] for name in own[section]} for dataset in study["datasets"]}
+        section: {
+            dataset: {name: of[dataset][name] for name in names[section]}
+            for dataset, names in of_each.items()
+            if names[section]
+        }
         for section, of in stated["resolved"].items()
     }
     says = {arm: text for arm, text in stated["says"].items() if arm in own["arms"]}

@@ -77,6 +77,17 @@ def test_an_attack_without_gradients_is_doubted(task):
     assert not evaluated(task).flags or {flag.name for flag in evaluated(task).flags} <= {"more-steps"}
 
 
+def test_images_without_anything_to_find_are_no_reason_for_doubt():
+    """An SSD has no loss on them: it takes its negatives by the number of boxes."""
+    test, side = split_of("detection", "test", side=64), 64
+    targets = test.labels.clone()
+    targets[:4] = -1.0
+    net = network("detection", "ssdlite320_mobilenet_v3_large", side=side)
+    result = evaluate_dense(net, test.floats(), targets, "detection", 10, THREAT, PGD, batch_size=6)
+    assert (result.losses["clean"][:4] == 0).all()
+    assert "zero-gradient" not in {flag.name for flag in result.flags}
+
+
 def test_a_network_that_is_not_finite_is_refused():
     net = network("segmentation")
     with torch.no_grad():

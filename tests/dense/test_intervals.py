@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.reporting.synthetic import write_cell
+from turncoat.files import read_json
+from turncoat.reporting.record import Record
 from turncoat.reporting.resampling import _mean, _named, drawn_weights
 from turncoat.reporting.statistics import two_way
 
@@ -52,3 +55,12 @@ def test_names_of_measures_say_what_they_are_of():
     assert _named("pgd-20", "miou", attacks) == ("miou", "pgd-20")
     assert _named("ap50-pgd-20", "ap", attacks) == ("ap50", "pgd-20")
     assert _named("pixel-accuracy", "miou", attacks) == ("pixel-accuracy", "clean")
+
+
+def test_a_flag_on_an_attack_lies_on_all_its_measures(tmp_path):
+    write_cell(tmp_path, "digits", "pgd", 0)
+    told = read_json(tmp_path / "reports/records/digits/pgd/0/record.json")
+    told["flags"] = [{"name": "more-steps", "attack": "pgd-20", "detail": "x", "blocks": True}]
+    read = Record.model_validate(told)
+    names = ("pgd-20", "ap50-pgd-20", "ap50", "clean")
+    assert [bool(read.blocking(name)) for name in names] == [True, True, False, False]

@@ -130,3 +130,28 @@ def test_an_unknown_network_or_keyword_is_refused():
     ):
         with pytest.raises(TurncoatError, match=told):
             models.OF_TASK[task](model, *kind, args)
+
+
+def test_a_detector_refuses_sides_that_its_anchors_would_not_fit():
+    """torchvision pads such images; unpadded, its anchors and features part."""
+    kind = (10, (1, 44, 40), [0.1], [0.2])
+    models.OF_TASK["detection"]("small_detector", *kind)
+    for model, size, told in (
+        ("small_detector", (42, 40), "images of 42×40 pixels: small_detector takes sides that are multiples of 4"),
+        ("fcos_resnet50_fpn", (64, 80), "multiples of 32; set image_size"),
+    ):
+        with pytest.raises(TurncoatError, match=told):
+            models.OF_TASK["detection"](model, 10, (1, *size), [0.1], [0.2])
+    with pytest.raises(TurncoatError, match="its batch norm frozen"):
+        models.OF_TASK["detection"](
+            "fcos_resnet50_fpn", 10, (3, 64, 64), [0.1] * 3, [0.2] * 3, {"weights_backbone": "DEFAULT"}
+        )
+
+
+@pytest.mark.parametrize("side", [40, 44, 64])
+def test_the_anchors_lie_where_the_features_are(side):
+    """One an anchor place, a stride apart, up to the last column and row."""
+    net = models.OF_TASK["detection"]("small_detector", 10, (1, side, side), [0.1], [0.2])
+    stride = net.network.backbone.trunk.stride
+    centres = (net.anchors[:, :2] + net.anchors[:, 2:]) / 2
+    assert sorted(set(centres[:, 0].tolist())) == [float(place) for place in range(0, side, stride)]

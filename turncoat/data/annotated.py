@@ -11,6 +11,7 @@ Images, masks and boxes are stretched to `image_size` where it is given: nothing
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def assembled(
 def _check_names(where: str, found: Mapping[str, Sequence[Annotated]]) -> None:
     for split, members in found.items():
         names = [one.name for one in members]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := sorted(name for name, times in Counter(names).items() if times > 1):
             raise TurncoatError(listed(f"{where}: names that stand twice in {split}", twice))
         if lost := [str(one.image) for one in members if not one.image.is_file()]:
             raise TurncoatError(listed(f"{where}: annotations of {len(lost)} images that are not there", lost))
@@ -249,6 +250,9 @@ def _of_voc(root: Path, task: Task) -> dict[str, list[Annotated]]:
     }
     if not stems:
         stems = {"train": sorted(path.stem for path in (root / folder).iterdir() if path.suffix in (".xml", ".png"))}
+    if "train" not in stems and (lists / "trainval.txt").is_file():  # VOC 2007, whose validation set is drawn from it
+        stems = {"train": (lists / "trainval.txt").read_text().split(), **stems}
+        stems.pop("validation", None)
     if "train" not in stems:
         raise TurncoatError(f"{lists}: no train.txt; there are {', '.join(stems) or 'none'}")
     return {split: [voc(root, folder, stem, files) for stem in names] for split, names in stems.items()}

@@ -124,12 +124,14 @@ def assemble(
                 f"(smallest {low}, largest {high})"
             )
     if len(classes) < 2 and task != "detection":
-        raise TurncoatError(f"{name}: one class only ({', '.join(classes)}); a classifier needs two")
+        void = "; in a mask 255, and `void`, count for nothing" if task == "segmentation" else ""
+        raise TurncoatError(f"{name}: one class only ({', '.join(classes)}); a classifier needs two{void}")
     absent = [
         classes[kind] for kind, times in enumerate(per_class(task, named["train"].labels, len(classes))) if not times
     ]
     if absent:
-        raise TurncoatError(f"{name}: no training image of {', '.join(absent)} ({sizes})")
+        void = "; in a mask 255, and `void`, count for nothing" if task == "segmentation" else ""
+        raise TurncoatError(f"{name}: no training image of {', '.join(absent)} ({sizes}){void}")
     overlap = count_overlap(named)
     for pair, shared in overlap.items():
         smaller = min(len(named[side]) for side in pair.split("/"))

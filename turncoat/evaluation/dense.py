@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from turncoat.attacks import Threat, ascent, input_gradient
 from turncoat.attacks.threat import check_inside
-from turncoat.data.targets import Task
+from turncoat.data.targets import VOID, Task
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal
 from turncoat.evaluation.results import Flag
@@ -214,23 +214,25 @@ def _doubts(
 ) -> list[Flag]:
     """Gradients that are not there, an attack that raises no loss, and one that more steps would beat."""
     flags = []
+    there = _with_targets(result.task, targets)  # an image without any may have nothing to lose
     name = max(attacks, key=lambda one: attacks[one].steps)
     few = slice(0, LOOKED_AT)
     gradient, _, _ = input_gradient(
         network, images[few], lambda outputs, targets: network.losses(outputs, targets), targets[few]
     )
     flat = gradient.flatten(1)
-    dead = float(((flat.abs().amax(1) == 0) | ~torch.isfinite(flat).all(1)).float().mean())
+    still = ((flat.abs().amax(1) == 0) | ~torch.isfinite(flat).all(1)) & there[few]
+    dead = int(still.sum()) / max(1, int(there[few].sum()))
     if dead > DEAD:
         flags.append(Flag("zero-gradient", f"{dead:.0%} of images have no finite gradient but zero", blocks=True))
-    idle = float((result.losses[name] <= result.losses["clean"]).mean())
-    if idle > DEAD:
-        detail = f"{name} does not raise the loss of {idle:.0%} of the images"
+    asleep = int(((result.losses[name] <= result.losses["clean"]) & there.cpu().numpy()).sum())
+    if asleep > max(1, DEAD * int(there.sum())):
+        detail = f"{name} does not raise the loss of {asleep} of {int(there.sum())} images"
         flags.append(Flag("idle-attack", detail, blocks=True, attack=name))
     longer = attacks[name].model_copy(update={"steps": MORE * attacks[name].steps})
     found = []
-    for attack in (attacks[name], longer):
-        source = generator(seed, "second look", attack.steps, device=images.device)
+    for attack in (attacks[name], longer):  # from the same start, so that only the further steps count
+        source = generator(seed, "second look", device=images.device)
         adversarial = _attacked(network, images[few], targets[few], threat, attack, source)
         with torch.no_grad():
             seen = [network.found(network(adversarial))]
@@ -240,6 +242,13 @@ def _doubts(
         detail = f"on {len(images[few])} images {name} leaves {left[0]}, {longer.steps} steps {left[1]}"
         flags.append(Flag("more-steps", detail, blocks=True, attack=name))
     return flags
+
+
+def _with_targets(task: Task, targets: Tensor) -> Tensor:
+    """Which images have something to be found, (n,) bool."""
+    if task == "segmentation":
+        return (targets != VOID).flatten(1).any(1)
+    return (targets[..., 0] >= 0).any(1)
 
 
 __all__: Sequence[str] = ["DenseAttack", "DenseEvaluation", "evaluate_dense", "plan"]

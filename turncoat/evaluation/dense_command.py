@@ -6,6 +6,7 @@ python -m turncoat.evaluation --model models/scenes-masks/standard/0/best.safete
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -58,8 +59,13 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
     test = resident(images.test.images[:count], images.test.labels[:count], compute.device, images.task)
     network = compute.place(models.load(given.model))
     kind = {"segmentation": "segmenter", "detection": "detector"}[images.task]
-    if network.spec["kind"] != kind or network.spec["classes"] != len(images.classes):  # type: ignore[index]
-        raise TurncoatError(f"{given.model}: a {network.spec['kind']} does not fit {name}, a data set of {images.task}")  # type: ignore[index]
+    made: Any = network.spec
+    if (made["kind"], made["classes"], tuple(made["shape"])) != (kind, len(images.classes), images.shape):
+        sides = ["×".join(map(str, shape)) for shape in (made["shape"], images.shape)]
+        raise TurncoatError(
+            f"{given.model}: a {made['kind']} of {made['classes']} classes for {sides[0]} does not fit {name}, a "
+            f"data set of {images.task} with {len(images.classes)} classes and {sides[1]}"
+        )
     result = evaluate_dense(
         network,
         test.floats(),

@@ -18,7 +18,8 @@ from turncoat.models.fcos import fcos_losses
 from turncoat.models.trunk import WIDTHS, Trunk, built, coloured, library_keywords
 from turncoat.settings import DETECTORS
 
-LEAST_SCORE = 0.05  # of a detection that is kept: what lies below adds nothing to average precision
+LEAST_SCORE = 0.05  # of a detection that is kept, as RetinaNet has it; what lies below would add a little recall
+SIDES = 32  # pixels: what torchvision pads images of a feature pyramid to a multiple of
 KEPT = 100  # detections of an image at most, as COCO counts them
 COLUMNS = {"fcos": {"cls_logits": 0, "bbox_regression": 4, "bbox_ctrness": 1}}
 COLUMNS["anchors"] = {"cls_logits": 0, "bbox_regression": 4}  # RetinaNet, SSD
@@ -48,7 +49,6 @@ class Detector(nn.Module):
         args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        kept = {name: value for name, value in (args or {}).items() if name != "weights_backbone"}
         self.spec: Final[dict[str, Any]] = {
             "kind": "detector",
             "model": model,
@@ -56,14 +56,25 @@ class Detector(nn.Module):
             "shape": [int(size) for size in shape],
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
-            **({"args": kept} if kept else {}),
+            **({"args": dict(args)} if args else {}),
         }
+        if "weights_backbone" in (args or {}):
+            raise TurncoatError(
+                f"model_args.weights_backbone: with it {model} has other layers, its batch norm frozen, so there "
+                "is nothing for branches to split; leave it out for detection"
+            )
         self.normalize = Normalize(mean, std)
         self.size = (int(shape[1]), int(shape[2]))
         self.ssd = model.startswith("ssd")
         self.fcos = model in ("small_detector", "fcos_resnet50_fpn")
         self.grey = model == "small_detector" and shape[0] == 1
         self.network = _network(model, classes, shape, args or {})
+        step = self.network.backbone.trunk.stride if model == "small_detector" else 1 if self.ssd else SIDES
+        if any(side % step for side in self.size):  # torchvision pads: else anchors and features part
+            raise TurncoatError(
+                f"images of {self.size[0]}×{self.size[1]} pixels: {model} takes sides that are multiples of {step}; "
+                "set image_size"
+            )
         self.columns = COLUMNS["fcos" if self.fcos else "anchors"] | {"cls_logits": classes + self.ssd}
         self._place_anchors(shape[0])
 

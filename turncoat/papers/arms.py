@@ -99,6 +99,11 @@ def check_dense(settings: Settings, arm: str) -> None:
         )
     for dataset in settings.study.dense.datasets:
         schedule(settings, dataset, arm)
+        if settings.arms[arm].get("weight_by") == "pixel" and settings.datasets[dataset].task != "segmentation":
+            raise TurncoatError(
+                f"study.dense: arms.{arm} weighs pixels, and {dataset} is for {settings.datasets[dataset].task}; give "
+                "the two a study each"
+            )
 
 
 def own_point(settings: Settings, dataset: str, arm: str) -> Values:

@@ -78,7 +78,9 @@ def contrast(
     mean = by_counts(differences, *shares, images=n)
     if study.task(dataset) != "classification":
         drawn = resampling.paired(study, left, right, metric, second)
-        mean = replace(drawn, value=mean.value) if drawn else mean
+        if drawn is None:
+            return None
+        mean = replace(drawn, value=mean.value)
         return _flagged(study, [(left, metric), (right, second)], mean, n, seeds)
     by_image = study.outcomes(left, metric, chosen), study.outcomes(right, second, chosen)
     if by_image[0] and by_image[1] and by_image[0][1] == by_image[1][1]:

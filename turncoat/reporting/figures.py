@@ -19,7 +19,7 @@ def heat_map(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
     marks = {(i, j): BLOCKED.strip() for i, row in enumerate(found) for j, v in enumerate(row) if v and v.blocked}
     figure, _ = style.shades(shown, arms, metrics, marks)
     return figure, (
-        f"Heat map of accuracy in percent on {dataset}: {len(arms)} arms against {', '.join(metrics)}. "
+        f"Heat map of {study.measure(dataset)} in percent on {dataset}: {len(arms)} arms against {', '.join(metrics)}. "
         "The main table holds the same numbers." + f"{BLOCKED} a blocking flag lies on it." * bool(marks)
     )
 

@@ -83,14 +83,13 @@ def accuracy(
         for (cell, record), of in zip(records, chosen, strict=True)
     ]
     kept = None
-    if checkpoint == "best" and study.task(dataset) != "classification" and all(count for _, count in counts):
-        drawn = resampling.single(study, [cell for cell, _ in records], metric) if records else None
+    if study.task(dataset) != "classification":  # no share of images: its interval is the bootstrap's, or there is none
+        drawn = resampling.single(study, [cell for cell, _ in records], metric) if checkpoint == "best" else None
         value = estimate(counts)
-        if value and drawn:
-            interval = share_interval(replace(drawn, value=value.mean / 100))
-            value = replace(value, interval=Interval(*(100 * bound for bound in interval)))
-        blocked = any(record.blocking(metric) for _, record in records)
-        return replace(value, blocked=True) if value and blocked else value
+        if not value or not drawn:
+            return None
+        interval = Interval(*(100 * bound for bound in share_interval(replace(drawn, value=value.mean / 100))))
+        return replace(value, interval=interval, blocked=any(record.blocking(metric) for _, record in records))
     if checkpoint == "best" and len(records) > 1 and all(count for _, count in counts):
         kept = study.outcomes([cell for cell, _ in records], metric, chosen[0])
     value = estimate(counts, kept[0] if kept else None)

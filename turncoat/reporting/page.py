@@ -65,6 +65,7 @@ def render(
         settings=study.settings,
         norms=NORMS,
         words=WORDS,
+        suites=list(dict.fromkeys(study.suite(dataset) for dataset in study.settings.study.every)),
         papers=papers,
         summary=_summary(papers, verdicts),
         claims=claims,

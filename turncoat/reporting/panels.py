@@ -103,10 +103,10 @@ def training(study: Study, dataset: str, groups: Groups, looks: Mapping[str, Loo
                     axes.plot(*zip(*line, strict=True), **style.joined(look, line))
         named = {arm: (robust or clean)[-1] for arm, (clean, robust) in lines.items() if arm in arms}
         labels.beside(axes, {arm: (*end, looks[arm].colour) for arm, end in named.items()}, HEIGHT)
-    _axes(figure, "share of the arm's epochs (%)", "validation accuracy (%)")
+    _axes(figure, "share of the arm's epochs (%)", f"validation {study.measure(dataset)} (%)")
     return figure, (
-        f"Validation accuracy over the training of {len(lines)} arms on {dataset}, mean over seeds: under attack with "
-        "markers, clean as thin lines; a panel a paper, other arms in grey."
+        f"Validation {study.measure(dataset)} over the training of {len(lines)} arms on {dataset}, mean over seeds: "
+        "under attack with markers, clean as thin lines; a panel a paper, other arms in grey."
     )
 
 
@@ -134,11 +134,13 @@ def components(study: Study, dataset: str, groups: Groups, looks: Mapping[str, L
     for metric in shown:
         fill = "white" if metric == "clean" else style.GREY
         axes.plot([], [], color=style.GREY, marker=LADDER[metric], linestyle="none", markerfacecolor=fill, label=metric)
-    axes.set(xlabel="accuracy (%)")
+    measure = study.measure(dataset)
+    axes.set(xlabel=f"{measure} (%)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(shown))
     last = {arm: value for arm, row in rows.items() if (value := row[shown[-1]])}
     return figure, (
-        f"Accuracy of {len(rows)} arms on {dataset}, one row each, by paper: {', '.join(shown)}, with 95 % intervals. "
+        f"{measure[0].upper()}{measure[1:]} of {len(rows)} arms on {dataset}, one row each, by paper: "
+        f"{', '.join(shown)}, with 95 % intervals. "
         f"{shown[-1].capitalize()}: {leader(last)}."
     )
 

@@ -278,9 +278,10 @@ class Record(_Read):
 
     def blocking(self, metric: str) -> list[RecordedFlag]:
         """The blocking flags on a metric: those of that attack alone, and those of all if it is under attack."""
-        attacked = metric in ("worst", "universal", *self.best.unseen, *self.best.attacks)
+        attack = next((name for name in self.best.attacks if metric.endswith(f"-{name}")), metric)  # ap50-pgd-20
+        attacked = attack in ("worst", "universal", *self.best.unseen, *self.best.attacks)
         return [
-            flag for flag in self.flags if flag.blocks and (flag.attack == metric or (not flag.attack and attacked))
+            flag for flag in self.flags if flag.blocks and (flag.attack == attack or (not flag.attack and attacked))
         ]
 
     @property

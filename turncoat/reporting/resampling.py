@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from turncoat.errors import TurncoatError
 from turncoat.overlap import PRIMARY, Matches, average_precision, iou, mean, pixel_accuracy
 from turncoat.reporting.cell import Cell
 from turncoat.reporting.statistics import Mean
@@ -26,12 +27,19 @@ def single(study: Study, cells: Sequence[Cell], metric: str) -> Mean | None:
 
 
 def paired(study: Study, left: Sequence[Cell], right: Sequence[Cell], metric: str, against_metric: str) -> Mean | None:
-    """The first arm's measure minus the second's, seed by seed on the same drawn images."""
+    """The first arm's measure minus the second's, seed by seed on the same drawn images.
+
+    Raises:
+        TurncoatError: the two met other images.
+    """
     pairs = [
         (mine, theirs)
         for one, other in zip(left, right, strict=True)
         if (mine := _drawn(study, one, metric)) and (theirs := _drawn(study, other, against_metric))
     ]
+    for one, other in zip(left, right, strict=True) if pairs else ():
+        if not same_images(study, one, other):
+            raise TurncoatError(f"{study.path(other)}: other test images than {one}; run `{study.command(other)}`")
     return _mean([(mine[0] - theirs[0], mine[1] - theirs[1], mine[2]) for mine, theirs in pairs], len(left))
 
 
@@ -91,6 +99,25 @@ def _precisions(path: str, checksum: str, condition: str) -> tuple[Array, int] |
     """(draws, classes, thresholds), and how many images there are."""
     found = matches(path, checksum, condition)
     return (average_precision(found, drawn_weights(len(found.truth))), len(found.truth)) if found else None
+
+
+def found_in(study: Study, cell: Cell, condition: str) -> Matches | None:
+    """The detections of a cell; None where it kept none. Raises as `Study.check_examples`."""
+    path = study.path(cell, "examples.npz")
+    if not path.exists():
+        return None
+    study.check_examples(cell)
+    return matches(str(path), study.records[cell].examples["sha256"], condition)
+
+
+def same_images(study: Study, one: Cell, other: Cell) -> bool:
+    """Whether two cells met images with the same targets: as many boxes or pixels of each class in each of them."""
+    told = []
+    for cell in (one, other):
+        study.check_examples(cell)
+        arrays = examples(str(study.path(cell, "examples.npz")), study.records[cell].examples["sha256"])
+        told.append(arrays["truth"] if "truth" in arrays else arrays["confusion clean"].sum(2))
+    return np.array_equal(told[0], told[1])
 
 
 def matches(path: str, checksum: str, condition: str) -> Matches | None:

@@ -19,6 +19,8 @@ from turncoat.settings import Settings
 FILES = ("record.json", "examples.npz")
 HEADER = ["measure", "first", "second", "difference", "from", "to", "p", "images", "seeds"]
 
+DENSE = ("segmentation", "detection")
+
 
 @dataclass(frozen=True)
 class Side:
@@ -42,7 +44,8 @@ def gathered(sides: tuple[Side, Side], settings: Settings, folder: Path) -> Stud
             there = sorted({path.parents[1].name for path in side.root.glob("reports/records/*/*/*/record.json")})
             raise TurncoatError(f"{side.label}: no record of {side.arm} in {side.root}; {there_are(side.arm, there)}")
         for path in found:
-            cell = Cell(path.parts[-4], side.label, int(path.parts[-2]))
+            dense = path.parts[-4] in settings.study.dense.datasets
+            cell = Cell(path.parts[-4], side.label, int(path.parts[-2]), dense)
             target = folder / "reports" / "records" / cell.dataset / cell.arm / str(cell.seed)
             target.mkdir(parents=True)
             for name in FILES:
@@ -52,9 +55,12 @@ def gathered(sides: tuple[Side, Side], settings: Settings, folder: Path) -> Stud
                 records[cell] = Record.model_validate(read_json(path))
             except ValidationError as error:
                 raise TurncoatError(f"{path}: not a record of this version; run `{cell.command}`") from error
+    labels, names = [side.label for side in sides], list(dict.fromkeys(cell.dataset for cell in records))
+    apart = [name for name in names if records[next(cell for cell in records if cell.dataset == name)].task in DENSE]
     plan = {
-        "datasets": list(dict.fromkeys(cell.dataset for cell in records)),
-        "arms": [side.label for side in sides],
+        "datasets": [name for name in names if name not in apart],
+        "arms": labels,
+        "dense": settings.study.dense.model_copy(update={"datasets": apart, "arms": labels}),
         "seeds": sorted({cell.seed for cell in records}),
     }
     study = settings.model_copy(update={"study": settings.study.model_copy(update=plan)})

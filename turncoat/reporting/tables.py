@@ -177,8 +177,9 @@ def paper_table(study: Study, paper: Paper, dataset: str) -> Table:
     header.append(PASSES)
     columns.append([passes(study, dataset, arm) for arm in arms])
     settings = "; ".join(dict.fromkeys(value.setting for value in paper.reported))
-    caption = f"{paper.short}: accuracy in percent. Measured on {dataset}, with training's {PASSES_MEAN}. " + (
-        f"Reported: {settings}" if settings else "No accuracy of the paper's could be read"
+    caption = (
+        f"{paper.short}: {study.measure(dataset)} in percent. Measured on {dataset}, with training's {PASSES_MEAN}. "
+        + (f"Reported: {settings}" if settings else "No accuracy of the paper's could be read")
     )
     rows = [list(row) for row in zip(arms, *columns, strict=True)]
     return Table(f"{paper.name}-{dataset}", caption, header, rows, frozenset(bold))

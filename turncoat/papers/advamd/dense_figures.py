@@ -69,14 +69,16 @@ def found(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, L
 
 def by_class(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
     """IoU or average precision of each class, clean, the mean over seeds, as a table of shades."""
-    rows: dict[str, dict[str, float]] = {}
-    for arm in arms:
-        tables = [record.best.by_class.get("clean", {}) for _, record in study.of(dataset, arm)]
-        if all(tables):
-            kinds = [kind for kind in tables[0] if all(table.get(kind) is not None for table in tables)]
-            rows[arm] = {kind: 100 * float(np.mean([table[kind] or 0.0 for table in tables])) for kind in kinds}
-    if not rows:
+    every = {arm: [record.best.by_class.get("clean", {}) for _, record in study.of(dataset, arm)] for arm in arms}
+    tables = {arm: own for arm, own in every.items() if own and all(own)}
+    flat = [table for own in tables.values() for table in own]
+    kinds = [kind for kind in flat[0] if all(table.get(kind) is not None for table in flat)] if flat else []
+    if not kinds:  # a class that is in no test image has no value
         return None
+    rows = {
+        arm: {kind: 100 * float(np.mean([table[kind] or 0.0 for table in own])) for kind in kinds}
+        for arm, own in tables.items()
+    }
     measure = "IoU" if study.task(dataset) == "segmentation" else "AP"
     figure = style.by_class(rows, f"class: {measure} on clean images (%)")
     hardest = min(rows[next(iter(rows))], key=lambda kind: sum(row[kind] for row in rows.values()))
@@ -91,10 +93,7 @@ def precision_recall(study: Study, dataset: str, arms: Sequence[str], looks: Map
     curves: dict[str, dict[str, Array]] = {}
     for condition in conditions:
         for arm in [name for name in arms if name in (PLAIN, OURS, "advprop", "advamd-noise", "vanilla-equal-compute")]:
-            made = [
-                resampling.matches(str(study.path(cell, "examples.npz")), record.examples["sha256"], condition)
-                for cell, record in study.of(dataset, arm)
-            ]
+            made = [resampling.found_in(study, cell, condition) for cell, _ in study.of(dataset, arm)]
             if made and all(made):
                 curves.setdefault(condition, {})[arm] = np.mean([precision_curve(one) for one in made if one], axis=0)
     if "clean" not in curves:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from turncoat.attacks import Threat
 from turncoat.data.batches import DeviceSplit
+from turncoat.data.targets import VOID
 from turncoat.methods.base import AdversarialSettings, Batch, Method, Parts, attack, losses, scores
 from turncoat.models.dual_norm import Route, branch_gap, check_splits, extract, split_norms
 from turncoat.settings import AttackSettings
@@ -103,7 +104,7 @@ class AdvAmd(Method[AdvAmdSettings]):
             network: Any = self.model
             return (
                 lambda outputs: network.pixel_losses(outputs, batch.labels),
-                lambda each: network.averaged(each, batch.labels).mean(),
+                lambda each: network.averaged(each * (batch.labels != VOID), batch.labels).mean(),
             )
         return lambda outputs: losses(self.model, outputs, batch.labels), Tensor.mean
 

@@ -272,7 +272,9 @@ def test_19_download_killed_halfway_is_begun_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [{"source": source} for source in sources.FILES] + [{"source": "imagenette", "image_size": 160}]
+    "data",
+    [{"source": source} for source in sources.FILES if not source.startswith("voc")]  # these are of other tasks
+    + [{"source": "imagenette", "image_size": 160}],
 )
 @pytest.mark.fault(
     20,

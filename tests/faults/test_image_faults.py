@@ -182,7 +182,10 @@ def test_34_the_same_images_in_train_and_test(tmp_path: Path, caplog: pytest.Log
     ("settings", "said"),
     [
         ({"source": "folder"}, "path is missing: the folder or file that source folder is to read"),
-        ({"source": "digits", "path": "x", "validation": 9}, "path: only folder, npz, parquet read one"),
+        (
+            {"source": "digits", "path": "x", "validation": 9},
+            "path: only folder, npz, parquet, masks, coco, voc read one",
+        ),
         ({"source": "mnist"}, "validation is missing"),
         ({"source": "mnist", "validation": 9, "image_size": 32}, "image_size: images of mnist have one size"),
         ({"source": "imagenette", "validation": 9}, "image_size is missing"),

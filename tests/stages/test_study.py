@@ -203,13 +203,14 @@ def test_every_file_of_the_library_is_behind_some_checksum():
         "reporting/side_by_side.py",
         *LISTS,
     )
-    apart += tuple(f"evaluation/{name}.py" for name in ("brought", "model_info", "written"))
+    apart += tuple(f"evaluation/{name}.py" for name in ("brought", "model_info", "written", "dense_command"))
 
     def everything(params):
         tuned = [arm for arm in params["arms"] if arm.endswith(SUFFIX)]
         params["study"]["tuning"]["arms"] = tuned
         params["study"]["arms"] = [arm for arm in params["arms"] if arm not in tuned]
         params["study"]["pretrained"] = list(params["pretrained"])
+        params["study"]["dense"] = {"datasets": ["scenes-masks"], "arms": ["standard", "advamd"], "suite": "dense"}
 
     named = set().union(*files_behind(everything).values())
     for file in (ROOT / "turncoat").rglob("*.py"):
@@ -328,7 +329,8 @@ def test_an_edited_arm_re_runs_its_cells_and_a_dropped_one_leaves_the_report(stu
     assert list(json.loads((folder / "reports/summary.json").read_text())["digits"]) == ["standard"]
 
 
-STAGES = [*{stage.removesuffix(SUFFIX): None for stage in read_yaml(ROOT / "dvc.yaml")["stages"]}, "repro", "bare"]
+COMMANDS = [plan["cmd"].split() for plan in read_yaml(ROOT / "dvc.yaml")["stages"].values()]
+STAGES = [*dict.fromkeys(command[2].removeprefix("stages.") for command in COMMANDS), "repro", "bare"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -86,10 +86,12 @@ def study() -> tuple[Settings, dict[str, Cell]]:
     read = merged(ROOT / "tests/params.yaml")
     values = read.values
     arms = [name for name, raw in values["arms"].items() if "tune" not in raw and not name.endswith("-tuned")]
+    arms.remove("advamd-pixel")  # for masks
     suite = values["study"]["suite"]
     pretrained = list(values["pretrained"])
     values["study"] = {"datasets": list(SETS), "arms": arms, "seeds": SEEDS, "pretrained": pretrained, "suite": suite}
     values["study"]["tuning"] = {"arms": [], "trials": [0, 1], "seeds": [100]}
+    values["study"]["dense"] = {"datasets": [], "arms": [], "suite": "dense"}
     return made(*read, "params.yaml"), cells(values, ROOT / "dvc.yaml")
 
 

@@ -42,10 +42,10 @@ docs: setup ## build the site into .scratch/site, and stop at a dead link
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	@echo "open .scratch/site/index.html"
 
-test-faults: setup ## all 33 faults of docs/robustness.md, with a table of what was done and what happened
+test-faults: setup ## all faults of docs/robustness.md, with a table of what was done and what happened
 	python -m pytest -n 2 --dist loadfile -m fault
 
-test-slow: setup ## the slow tests, and all 33 faults with their table: half an hour, hours with TURNCOAT_MIRROR
+test-slow: setup ## the slow tests, and all faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"
 
 test-cluster: cluster ## with a real Slurm, PostgreSQL, S3 server and sshd on this machine; what is missing is skipped

@@ -12,7 +12,12 @@ from turncoat.strict import Strict, validate
 
 FILE = Path("cluster.yaml")
 CLOSING = "closing"  # the job that enters what is finished into dvc.lock and makes the report
-HERE = ("inputs", "download", "download-dense", "report")  # made by the head, which can reach the network, or by the closing job
+HERE = (
+    "inputs",
+    "download",
+    "download-dense",
+    "report",
+)  # by the head, which can reach the network, or the closing job
 
 
 class Resources(Strict):

@@ -37,6 +37,7 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
     from turncoat.data.batches import resident
     from turncoat.evaluation.dense import evaluate_dense, plan
     from turncoat.evaluation.dense_recording import dense_measurements
+    from turncoat.evaluation.recording import flag_rows
     from turncoat.files import sha256, write_json
     from turncoat.training import resolve
 
@@ -84,7 +85,7 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
         print(f"{'DO NOT BELIEVE' if flag.blocks else 'settled'}: {flag.name}: {flag.detail}")
     if given.json:
         found = dense_measurements(result, images.classes) | {
-            "flags": [vars(flag) for flag in result.flags],
+            "flags": flag_rows(result.flags),
             "model": sha256(given.model),
             "threat": vars(threat),
             "suite": suite_name,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from turncoat.attacks import Threat
 from turncoat.evaluation.dense import DenseEvaluation
-from turncoat.evaluation.recording import SCHEMA
+from turncoat.evaluation.recording import SCHEMA, flag_rows
 from turncoat.files import sha256, write_atomic
 from turncoat.overlap import Matches
 from turncoat.training.agreement import PRIMARY
@@ -66,10 +66,7 @@ def dense_record(
         "best": dense_measurements(best, classes),
         "last": {"clean": share(last.primary("clean"), last.n), "attacks": {}},
         "validation": training["validation"] | {"best_epoch": training["best_epoch"]},
-        "flags": [
-            {"name": flag.name, "attack": flag.attack, "detail": flag.detail, "blocks": flag.blocks}
-            for flag in best.flags
-        ],
+        "flags": flag_rows(best.flags),
         "cost": {
             "training": {name: training["cost"][name] for name in ("images", "forward", "backward")},
             "evaluation": {way: sum(passes[way] for passes in best.passes.values()) for way in ("forward", "backward")},

@@ -14,7 +14,7 @@ import numpy as np
 
 from turncoat.attacks import Threat
 from turncoat.evaluation.calibration_error import calibration_error
-from turncoat.evaluation.results import Bools, Evaluation, counted
+from turncoat.evaluation.results import Bools, Evaluation, Flag, counted
 from turncoat.files import read_json, sha256, write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -62,12 +62,9 @@ def measurements(result: Evaluation, classes: Sequence[str], baseline: Bools | N
     }
 
 
-def flag_rows(result: Evaluation) -> list[dict[str, Any]]:
+def flag_rows(flags: Sequence[Flag]) -> list[dict[str, Any]]:
     """The flags as JSON."""
-    return [
-        {"name": flag.name, "attack": flag.attack, "detail": flag.detail, "blocks": flag.blocks}
-        for flag in result.flags
-    ]
+    return [{"name": flag.name, "attack": flag.attack, "detail": flag.detail, "blocks": flag.blocks} for flag in flags]
 
 
 def _counts(result: Evaluation, members: Bools) -> dict[str, int]:
@@ -115,7 +112,7 @@ def cell_record(
             "attacks": {name: counted(right) for name, right in last.correct.items()},
         },
         "validation": training["validation"] | {"best_epoch": training["best_epoch"]},
-        "flags": flag_rows(best),
+        "flags": flag_rows(best.flags),
         "cost": {
             "training": {name: training["cost"][name] for name in ("images", "forward", "backward")},
             "evaluation": evaluation_cost(best),
@@ -148,7 +145,7 @@ def brought_record(result: Evaluation, cell: Mapping[str, Any], about: "About") 
         "best": measurements(result, about.classes),
         "last": {"clean": counted(result.clean), "attacks": {}},
         "validation": {},
-        "flags": flag_rows(result),
+        "flags": flag_rows(result.flags),
         "cost": {
             "training": {"images": 0, "forward": 0.0, "backward": 0.0},
             "evaluation": evaluation_cost(result),

@@ -90,7 +90,7 @@ def write(files: Files, result: Evaluation, about: About, keeper: Keeper | None,
     if files.json:
         told = about.told["sha256"] if list(about.told) == ["sha256"] else dict(about.told)  # the file says the rest
         threat = {"norm": about.threat.norm, "epsilon": about.threat.epsilon}
-        found = measurements(result, about.classes) | {"flags": flag_rows(result)}
+        found = measurements(result, about.classes) | {"flags": flag_rows(result.flags)}
         write_json(files.json, {"model": told, "threat": threat, "suite": about.suite["name"], **found})
     if files.robustbench:
         write_json(files.robustbench, model_info(result, about.name, about.source, about.threat))

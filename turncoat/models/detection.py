@@ -123,8 +123,7 @@ class Detector(nn.Module):
         if not self.ssd:
             parts = self.network.compute_loss([boxed], head, given)
         else:
-            none = torch.full((len(self.anchors),), -1, dtype=torch.int64, device=outputs.device)
-            matched = none
+            matched = torch.full((len(self.anchors),), -1, dtype=torch.int64, device=outputs.device)
             if len(boxed["boxes"]):
                 matched = self.network.proposal_matcher(box_iou(boxed["boxes"], self.anchors))
             parts = self.network.compute_loss([boxed], head, given, [matched])

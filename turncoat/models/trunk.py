@@ -41,7 +41,7 @@ def coloured(images: Tensor) -> Tensor:
 
 
 def library_keywords(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for a torchvision builder: nothing is taken from the network unless `weights_backbone` asks for it.
+    """Keywords for a torchvision builder: nothing is downloaded unless `weights_backbone` asks for it.
 
     Raises:
         TurncoatError: `weights`, whose heads are of other classes.

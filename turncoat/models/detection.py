@@ -169,6 +169,13 @@ def _network(model: str, classes: int, shape: Sequence[int], args: Mapping[str, 
     return network
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Of a copy with channels first: on a CPU the kernel for channels last makes the detector a quarter slower."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.contiguous())
+
+
 class _Backbone(nn.Module):
     """The deepest features of a trunk: the one level that a small FCOS looks at."""
 
@@ -189,11 +196,15 @@ def _small(channels: int, size: Sequence[int], classes: int) -> nn.Module:
     from torchvision.models.detection.fcos import FCOSHead
 
     backbone = _Backbone(channels, size)
+    head = FCOSHead(backbone.out_channels, 1, classes, num_convs=1)
+    for name, module in list(head.named_modules()):
+        if isinstance(module, nn.GroupNorm):
+            head.set_submodule(name, _GroupNorm(module.num_groups, module.num_channels))
     network: nn.Module = FCOS(
         backbone,
         classes,
         anchor_generator=AnchorGenerator(((backbone.trunk.stride,),), ((1.0,),)),
-        head=FCOSHead(backbone.out_channels, 1, classes, num_convs=1),
+        head=head,
         score_thresh=LEAST_SCORE,
         detections_per_img=KEPT,
     )

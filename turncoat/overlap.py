@@ -80,24 +80,21 @@ def average_precision(found: Matches, weights: Array | None = None) -> Array:
         mine = np.flatnonzero(found.kind == kind)
         mine = mine[np.argsort(-found.score[mine], kind="stable")]
         times = counted[:, found.image[mine]]
+        seen = np.cumsum(times, 1)
         for place in range(len(THRESHOLDS)):
-            right = found.right[mine, place]
-            result[:, kind, place] = _area(np.cumsum(times * right, 1), np.cumsum(times * ~right, 1), there)
+            right = np.flatnonzero(found.right[mine, place])  # only there recall rises, and precision is highest
+            result[:, kind, place] = _area(np.cumsum(times[:, right], 1), seen[:, right], there)
     return result[0] if weights is None else result
 
 
-def _area(right: Array, wrong: Array, there: Array) -> Array:
-    """(draws,) from cumulated counts (draws, d) and how many boxes there are, (draws,)."""
+def _area(right: Array, seen: Array, there: Array) -> Array:
+    """(draws,) from the right detections, and all, up to each right one, (draws, d), and how many boxes there are."""
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = right / there[:, None]
-    precision = right / np.maximum(right + wrong, 1)
+    precision = right / np.maximum(seen, 1)
     falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    falling = np.pad(falling, ((0, 0), (0, 1)))  # beyond the last recall: nothing
-    found = [
-        line[np.searchsorted(row, RECALLS)].mean() if count else np.nan
-        for row, line, count in zip(recall, falling, there, strict=True)
-    ]
-    return np.array(found)
+    first = np.diff(np.searchsorted(RECALLS, recall, side="right"), axis=1, prepend=0)  # recalls reached here first
+    return np.where(there > 0, (falling * first).sum(1) / len(RECALLS), np.nan)
 
 
 def precision_curve(found: Matches, threshold: int = 0) -> Array:

@@ -24,7 +24,7 @@ WHEN_LOADED = (
     "CUBLAS", "CUDA", "GOMP", "KMP", "LANG", "LC_", "LD_", "MALLOC", "MKL", "MPL", "OMP", "OPENBLAS", "PYTHON", "TORCH",
 )  # fmt: skip
 STAGES = ("baseline", "pretrain", "trial", "finetune", "perturb", "evaluate", "analyse", "report")
-DENSE = ("perturb_dense", "evaluate_dense", "analyse_dense")  # of studies that have such cells
+DENSE = ("evaluate_dense", "analyse_dense")  # of studies that have such cells
 MEASURES = ("torchmetrics.functional.classification", "pycocotools.cocoeval", "torchvision.models.detection")
 ALSO = ("dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.output", "dvc.stage.cache")
 
@@ -37,6 +37,7 @@ def serve(path: str, dense: bool = False) -> dict[str, Any] | None:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(f"{path}.new")
     listening.listen(128)
+    given = when_loaded(os.environ)  # before libraries add to it
     preload(dense)
     os.rename(f"{path}.new", path)  # until then clients start cold, and do not wait for the imports
     clients: dict[int, socket.socket] = {}  # by the process that was forked for it
@@ -51,7 +52,7 @@ def serve(path: str, dense: bool = False) -> dict[str, Any] | None:
                 owned = False
             elif key.data == "listening":
                 line, _ = listening.accept()
-                wanted = taken(line)
+                wanted = taken(line, given)
                 if wanted is None:
                     line.close()
                     continue
@@ -74,8 +75,11 @@ def serve(path: str, dense: bool = False) -> dict[str, Any] | None:
     return None
 
 
-def taken(line: socket.socket) -> dict[str, Any] | None:
-    """What a client asks for, with its descriptors; None, and the client is told, where it has to start cold."""
+def taken(line: socket.socket, given: Mapping[str, str]) -> dict[str, Any] | None:
+    """What a client asks for, with its descriptors; None, and the client is told, where it has to start cold.
+
+    Args: given: what the libraries found in the environment when they were loaded.
+    """
     descriptors: list[int] = []
     line.settimeout(10)  # a client that was stopped holds up no other
     try:
@@ -87,7 +91,7 @@ def taken(line: socket.socket) -> dict[str, Any] | None:
                 raise OSError("the client is gone")
             text += piece
         wanted: dict[str, Any] = json.loads(text)
-        if wanted["folder"] == os.getcwd() and when_loaded(wanted["environment"]) == when_loaded(os.environ):
+        if wanted["folder"] == os.getcwd() and when_loaded(wanted["environment"]) == given:
             line.settimeout(None)
             return wanted | {"descriptors": descriptors}
         line.sendall(b"refused\n")

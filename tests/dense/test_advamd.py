@@ -43,18 +43,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_the_attack_ascends_the_networks_whole_loss_within_the_radius(task):
     net, batch = network(task).eval(), batch_of(task)
-
-    def losses(outputs, targets, index):
-        return net.losses(outputs, targets)
-
-    found = ascent(net, batch.images, batch.labels, THREAT, losses, steps=10, generator=generator(0, "a"))
-    again = ascent(net, batch.images, batch.labels, THREAT, losses, steps=10, generator=generator(0, "a"))
+    found = ascent(net, batch.images, batch.labels, THREAT, steps=10, generator=generator(0, "a"))
+    again = ascent(net, batch.images, batch.labels, THREAT, steps=10, generator=generator(0, "a"))
     assert torch.equal(found, again)
     assert float((found - batch.images).abs().max()) <= THREAT.epsilon + 1e-6
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
-    best = ascent(
-        net, batch.images, batch.labels, THREAT, losses, steps=10, generator=generator(0, "a"), keep_highest=True
-    )
+    best = ascent(net, batch.images, batch.labels, THREAT, steps=10, generator=generator(0, "a"), keep_highest=True)
     with torch.no_grad():
         clean, last, highest = (net.losses(net(x), batch.labels) for x in (batch.images, found, best))
     assert bool((last > clean).all())
@@ -68,13 +62,9 @@ def test_the_loss_by_hand(task, weighting):
     main, auxiliary = (extract(made.model, name).train() for name in ("main", "auxiliary"))
     batch = batch_of(task)
     attacked = extract(made.model, "auxiliary").eval()
-
-    def losses(outputs, targets, index):
-        return attacked.losses(outputs, targets)
-
     within = type(THREAT)("linf", THREAT.epsilon * 0.5)
     adversarial = ascent(
-        attacked, batch.images, batch.labels, within, losses, steps=3, relative_step=0.4, generator=batch.generator
+        attacked, batch.images, batch.labels, within, steps=3, relative_step=0.4, generator=batch.generator
     )
     middle = (batch.images + adversarial) / 2
     with torch.no_grad():

@@ -41,7 +41,6 @@ def run_all(folder, names=SETS, seeds=("0", "1")):
         for seed in seeds:
             cell = ("--dataset", name, "--seed", seed)
             stage(folder, "baseline", *cell)
-            stage(folder, "perturb_dense", *cell)
             for arm in ARMS:
                 stage(folder, "finetune", *cell, "--arm", arm)
                 stage(folder, "evaluate_dense", *cell, "--arm", arm)

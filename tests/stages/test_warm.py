@@ -40,7 +40,7 @@ PROGRAMS = {
         os.environ["LEAKED"] = "1"
         print(len(shared.VALUES))
     """,
-    "shared": "VALUES = []",
+    "shared": "import os; VALUES = []; os.environ['TORCHINDUCTOR_CACHE_DIR'] = '/loaded'",  # as torch does
     "waits": """
         import pathlib, time, os
         pathlib.Path("pid").write_text(str(os.getpid()))
@@ -185,3 +185,11 @@ def test_none_is_offered_where_it_is_not_wanted(monkeypatch):
     with warm.offered() as environment:
         assert "TURNCOAT_WARM" not in environment
         assert environment["OMP_NUM_THREADS"]
+
+
+def test_the_real_stages_are_taken(monkeypatch):
+    """With all that they import loaded: libraries add to the environment, which must not turn every client away."""
+    monkeypatch.chdir(Path(warm.__file__).parents[2])
+    with ready() as environment:
+        environment["TURNCOAT_WARM_PYTHON"] = "/bin/false"  # what a client that is refused becomes
+        assert run(environment, "verify", "--help").returncode == 0

@@ -4,11 +4,12 @@ The steps are those of `pgd`; what is maximised is the network's own loss of eac
 nothing falls, so that every image meets every step.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from .engine import attacked, input_gradient
-from .losses import Loss
 from .pgd import begin
 from .threat import Threat, ascend, per_example
 
@@ -18,7 +19,6 @@ def ascent(
     images: Tensor,
     targets: Tensor,
     threat: Threat,
-    losses: Loss,
     *,
     steps: int,
     relative_step: float = 0.25,
@@ -27,9 +27,10 @@ def ascent(
     mode: str = "eval",
     keep_highest: bool = False,
 ) -> Tensor:
-    """Projected gradient ascent on `losses(outputs, targets, index)`, one an image.
+    """Projected gradient ascent on the model's own loss of each image.
 
     Args:
+        model: with `losses(outputs, targets)`, (n,), as networks for segmentation and detection have it.
         images, targets: (n, c, h, w) float32 in [0, 1]; n of them, as `losses` takes them.
         relative_step: step size in units of epsilon. start: see `pgd`.
         keep_highest: False, for training: the last iterate. True, for evaluation: of each image the iterate of the
@@ -38,15 +39,16 @@ def ascent(
     Returns: (n, c, h, w) float32, within the threat to 1e-6.
     """
     project, size = threat.projection(images), relative_step * threat.epsilon
+    losses: Any = model.losses
     with attacked(model, mode, generator), torch.no_grad():
         x = project(begin(images, threat, start, generator))
         best, highest = x, images.new_full((len(images),), -torch.inf)
         for _ in range(steps):
-            gradient, found, _ = input_gradient(model, x, losses, targets, None)
+            gradient, found, _ = input_gradient(model, x, losses, targets)
             if keep_highest:
                 best, highest = _higher(x, found, best, highest)
             x = project(ascend(x, gradient, threat, size))
-        return _higher(x, losses(model(x), targets, None), best, highest)[0] if keep_highest else x
+        return _higher(x, losses(model(x), targets), best, highest)[0] if keep_highest else x
 
 
 def _higher(x: Tensor, losses: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:

@@ -173,7 +173,6 @@ def _attacked(
         images,
         targets,
         threat,
-        lambda outputs, targets, index: network.losses(outputs, targets),
         steps=attack.steps,
         relative_step=attack.relative_step,
         start=attack.start,
@@ -217,9 +216,7 @@ def _doubts(
     there = _with_targets(result.task, targets)  # an image without any may have nothing to lose
     name = max(attacks, key=lambda one: attacks[one].steps)
     few = slice(0, LOOKED_AT)
-    gradient, _, _ = input_gradient(
-        network, images[few], lambda outputs, targets: network.losses(outputs, targets), targets[few]
-    )
+    gradient, _, _ = input_gradient(network, images[few], network.losses, targets[few])
     flat = gradient.flatten(1)
     still = ((flat.abs().amax(1) == 0) | ~torch.isfinite(flat).all(1)) & there[few]
     dead = int(still.sum()) / max(1, int(there[few].sum()))

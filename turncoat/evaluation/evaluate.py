@@ -141,7 +141,11 @@ def _evaluate(
     unsteady = steadiness.first()
     _overhead(runner, result)
 
-    met = {name: planned for name, planned in suite.attacks.items() if planned.meets(runner.whole, runner.random)}
+    stepwise = any(planned.stepwise for planned in suite.attacks.values()) and probes.stepwise(runner)
+    _overhead(runner, result)
+    met = {
+        name: planned for name, planned in suite.attacks.items() if planned.meets(runner.whole, runner.random, stepwise)
+    }
     for number, (name, planned) in enumerate(met.items(), 1):
         ladder.run(runner, result, name, planned, threat, f"{number}/{len(met)}")
     _curve(runner, suite, threat, result)

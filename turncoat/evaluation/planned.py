@@ -44,6 +44,7 @@ class Planned:
         bpda: the purifier in front of a network is passed by in the backward pass. alone: the classifier behind the
             purifier is attacked as if there were none, and the whole is scored. Either meets networks with one only.
         deterministic: meets networks without randomness only.
+        stepwise: meets networks only whose answers move in steps, as a quantised one's do: see probes.py.
         targeted: the class that the attack leads to, see `aims`; "": any wrong one. Any wrong answer counts either way.
         precision: of the network's layers while it is attacked; logits, losses, the images made and all verdicts
             are float32.
@@ -61,6 +62,7 @@ class Planned:
     bpda: bool = False
     alone: bool = False
     deterministic: bool = False
+    stepwise: bool = False
     targeted: str = ""
     precision: str = "float32"
 
@@ -90,9 +92,10 @@ class Planned:
             settings[size] /= longer
         return replace(self, settings=settings, eot=self.eot * draws, doublings=0)
 
-    def meets(self, model: nn.Module, random: bool) -> bool:
+    def meets(self, model: nn.Module, random: bool, stepwise: bool = False) -> bool:
         """Whether this attack is meant for such a network."""
         meant = not self.deterministic if random else not (self.draws or self.fixed)
+        meant = meant and (stepwise or not self.stepwise)
         return meant and (not (self.bpda or self.alone) or hasattr(model, "purify"))
 
     def seen(self, model: nn.Module, seed: int, room: int) -> tuple[nn.Module, Counter]:

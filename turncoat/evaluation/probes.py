@@ -15,6 +15,8 @@ from turncoat.evaluation.runner import Runner
 from turncoat.randomness import generator
 
 PROBED = 100  # images; enough for a yes or no
+OFF_STEP = 1e-3
+TINY = 1e-5
 MOST = 2e8  # images x classes x pixels of the linear classifier's check: some seconds
 
 
@@ -23,6 +25,19 @@ def deviation(runner: Runner) -> float:
     images = runner.images[:PROBED]
     first, second = (runner.logits(images, np.arange(len(images)), draw) for draw in (1, 2))
     return float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
+
+
+def stepwise(runner: Runner) -> bool:
+    """Whether the answers move in steps, as rounding makes them: for most images a tiny shift changes no logit at all.
+
+    There the gradient is none or a stand-in, and random search finds what it misses.
+    """
+    places = np.arange(len(runner.images[:PROBED]))
+    source = generator(runner.seed, "steps")
+    off = torch.rand(runner.images[:PROBED].shape, generator=source).to(runner.images.device) * OFF_STEP
+    images = (runner.images[:PROBED] + off).clamp(0, 1 - TINY)  # a pixel of an image file may lie on the very step
+    first, second = (runner.logits(given, places, 1) for given in (images, images + TINY))
+    return bool((first == second).all(1).float().mean() > 0.5)
 
 
 def dead_gradients(runner: Runner, standing: Bools, second: bool) -> tuple[Bools, Bools]:

@@ -21,8 +21,8 @@ from turncoat.settings import SHARES, Auto, SuiteSettings, ThreatSettings, valid
 GIVEN = ("generator", "targets", "early_stop", "clean_logits", "progress", "batch_size", "mode", "target")
 # What an entry may say beside the settings of its attack.
 OF_THE_ENTRY = (
-    "threat", "eot", "average", "doublings", "among", "fixed", "bpda", "alone", "deterministic", "targeted",
-    "precision",
+    "threat", "eot", "average", "doublings", "among", "fixed", "bpda", "alone", "deterministic", "stepwise",
+    "targeted", "precision",
 )  # fmt: skip
 AMONG = ("clean", "standing")
 MOST = 12  # doublings: 4,096 times the passes
@@ -181,7 +181,7 @@ def _checked(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     doublings = entry.get("doublings", 0)
     if type(doublings) is not int or not 0 <= doublings <= MOST:
         raise TurncoatError(f"params.yaml: {where}.doublings: a number from 0 to {MOST} wanted (got {doublings!r})")
-    for key in ("fixed", "bpda", "alone", "deterministic"):
+    for key in ("fixed", "bpda", "alone", "deterministic", "stepwise"):
         if key in entry and entry[key] is not True:
             raise TurncoatError(f"params.yaml: {where}.{key}: true, or leave it out (got {entry[key]!r})")
     if "average" in entry:

@@ -100,13 +100,12 @@ def attack(
     """
     if settings.radius == 0:
         return batch.images
-    if own := getattr(model, "losses", None):
+    if hasattr(model, "losses"):
         return ascent(
             model,
             batch.images,
             batch.labels,
             Threat(threat.norm, threat.epsilon * settings.radius),
-            lambda outputs, targets, index: own(outputs, targets),
             steps=settings.steps,
             relative_step=settings.relative_step / settings.radius,
             start=settings.start,

@@ -29,15 +29,7 @@ def dense_validator(
             images = split.floats(start, start + batch_size)
             targets = split.labels[start : start + batch_size]
             source = generator(seed, "validate", start, device=images.device)
-            adversarial = ascent(
-                model,
-                images,
-                targets,
-                threat,
-                lambda outputs, targets, index: network.losses(outputs, targets),
-                steps=steps,
-                generator=source,
-            )
+            adversarial = ascent(model, images, targets, threat, steps=steps, generator=source)
             with torch.no_grad():
                 clean.append(network.found(model(images)))
                 robust.append(network.found(model(adversarial)))

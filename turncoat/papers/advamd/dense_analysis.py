@@ -27,14 +27,9 @@ def analyse(material: DenseMaterial) -> Findings:
     for name, arm in material.of(*BESIDE, "advamd").items():
         network: Any = arm.load()
         source = material.source()
-
-        def losses(outputs: Tensor, targets: Tensor, index: Tensor | None, network: Any = network) -> Tensor:
-            found: Tensor = network.losses(outputs, targets)
-            return found
-
         adversarial = torch.cat(
             [
-                ascent(network, some, of_some, material.threat, losses, steps=20, generator=source)
+                ascent(network, some, of_some, material.threat, steps=20, generator=source)
                 for some, of_some in zip(images.split(BATCH), targets.split(BATCH), strict=True)
             ]
         )

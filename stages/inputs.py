@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.common import parse, run
 from stages.pipeline import Cell, cells, part
-from stages.places import check_places
+from stages.places import check_places, make_places
 from turncoat.closure import ROOT, checksums, closure
 from turncoat.errors import TurncoatError
 from turncoat.files import write_json
@@ -57,6 +57,7 @@ def main() -> None:
                 wanted[Path(dep)] = {name: setting(stated, name) for name in cell.settings}
             elif dep.startswith(CODE) and Path(dep) not in wanted:
                 wanted[Path(dep)] = checksums(closure(modules(cell, settings)) | texts(cell.stage))
+    make_places()
     for path, content in wanted.items():
         write_json(path, content)
     for path in [*Path(CODE).rglob("*.json"), *Path(SETTINGS).rglob("*.json")]:

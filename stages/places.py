@@ -14,6 +14,11 @@ MADE = ("data", "models", "reports")
 OWN = ".scratch"  # of unfinished work: DVC does not look there, so it may be a link
 
 
+def make_places() -> None:
+    """Make the folder that `report` rests on, in which a study of masks and boxes alone has nothing."""
+    Path("data/perturbed").mkdir(parents=True, exist_ok=True)
+
+
 def check_places(datasets: Iterable[str]) -> None:
     """Refuse folders that cannot be written to, and links where DVC makes outputs.
 

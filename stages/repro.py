@@ -18,7 +18,7 @@ from functools import partial
 from stages import warm
 from stages.common import parse, run
 from stages.pipeline import Cell, cells
-from stages.places import check_places
+from stages.places import check_places, make_places
 from stages.walk import LOGS, behind, walk, workers
 from turncoat.errors import TurncoatError
 from turncoat.reading import read_yaml
@@ -29,6 +29,7 @@ def main() -> None:
     parse(__doc__)
     settings = load()  # a wrong setting is told at once, and a folder that DVC would stumble over
     check_places(settings.study.every)
+    make_places()
     at_once = workers()
     plan = {name: cell for name, cell in cells(read_yaml("params.yaml")).items() if cell.stage != "report"}
     cluster = os.environ.get("TURNCOAT_CLUSTER", "")

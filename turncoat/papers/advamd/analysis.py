@@ -89,6 +89,7 @@ def mismatch(network: nn.Module, groups: Mapping[str, Tensor], batch_size: int =
     return {"n": sizes[reference], "reference": reference, "groups": others, "layers": layers, "features": gaps}
 
 
+@torch.no_grad()
 def _observe(
     network: nn.Module, images: Tensor, norms: Mapping[str, nn.Module], last: nn.Module, batch_size: int
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:

@@ -13,18 +13,26 @@ from turncoat.papers.material import BESIDE, DenseMaterial, Findings
 
 IMAGES = 100  # test images, at most, whose statistics are compared
 BATCH = 50
+SHOWN = 8  # test images that figures show
+FIRST, SURFACES = ("standard", "advamd"), 4  # whose loss is drawn before others', and how many networks' is
 SIZE = 13  # points on each axis of the surface
 
 
 def analyse(material: DenseMaterial) -> Findings:
-    """How far mediate and adversarial images lie from benign ones, and how each network's loss is shaped.
+    """How far mediate and adversarial images lie from benign ones, and how a network's loss is shaped.
 
-    Each network's own, under PGD-20 on its loss; of standard training and of the paper's arms.
+    Each network's own, under PGD-20 on its loss; of standard training and of the paper's arms. `images` and `targets`
+    of the arrays are the first of the test set, for figures.
     """
     images, targets = material.test.floats(0, IMAGES), material.test.labels[:IMAGES]
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {
+        "images": images[:SHOWN].cpu().numpy(),
+        "targets": targets[:SHOWN].cpu().numpy(),
+    }
+    every = material.of(*BESIDE, "advamd")
+    drawn = sorted(every, key=lambda name: name not in FIRST)[:SURFACES]
     gaps, surfaces = {}, {}
-    for name, arm in material.of(*BESIDE, "advamd").items():
+    for name, arm in every.items():
         network: Any = arm.load()
         source = material.source()
         adversarial = torch.cat(
@@ -35,6 +43,8 @@ def analyse(material: DenseMaterial) -> Findings:
         )
         middle = (images + adversarial) / 2
         gaps[name] = mismatch(network, {"benign": images, "mediate": middle, "adversarial": adversarial}, BATCH)
+        if name not in drawn:
+            continue
         here = slice(0, ON_SURFACE)
         at, loss, bend = surface(network, images[here], targets[here], adversarial[here], source)
         arrays[f"loss-{name}"] = loss

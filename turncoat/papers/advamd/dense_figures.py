@@ -29,12 +29,11 @@ def found(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, L
     from matplotlib import pyplot as plt
 
     seed = study.settings.study.seeds[0]
-    path = study.root / "data" / "perturbed" / dataset / str(seed) / "examples.npz"
+    known = analysis.load(study, dataset, "advamd")
     shown = {arm: _examples(study, dataset, arm, seed) for arm in (PLAIN, OURS)}
-    if not path.exists() or not all(shown.values()):
+    if known is None or "images" not in known.arrays or not all(shown.values()):
         return None
-    with np.load(path, allow_pickle=False) as file:
-        images, targets = file["images"][:ROWS], file["targets"][:ROWS]
+    images, targets = (known.arrays[name][:ROWS] for name in ("images", "targets"))
     said = {arm: arrays["shown clean"] for arm, arrays in shown.items() if arrays}
     columns = ["image", "truth", PLAIN, OURS, "difference"]
     height, width = images.shape[2:]
@@ -120,7 +119,7 @@ def surface(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str,
     from matplotlib import pyplot as plt
 
     known = analysis.load(study, dataset, "advamd")
-    shown = [arm for arm in arms if known and arm in known.arms and arm in known.told["surface"]][:4]
+    shown = [arm for arm in arms if known and arm in known.arms and arm in known.told["surface"]]
     if known is None or not shown:
         return None
     losses = {arm: known.arrays[f"loss-{arm}"] for arm in shown}

@@ -115,7 +115,8 @@ def test_an_effect_is_what_it_was(
 
 
 def test_all_that_is_kept_is_small() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 10e6
+    # 6 MB of it are the scores of detections, of one study of boxes
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
 
 
 @pytest.mark.parametrize("name", [path.parent.name for path in sorted(kept.FOLDER.glob("*/params.yaml"))])

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 from stages import warm
 from stages.common import parse, run
@@ -46,12 +47,31 @@ def main() -> None:
 def repro(settings: Settings, plan: dict[str, Cell], at_once: int, environment: dict[str, str]) -> int:
     """Run what is out of date; the exit status of the last plain `dvc repro`."""
     # it alone notices that files of one's own have changed
-    through_dvc(environment, [plan["inputs"]], *["--force"] * settings.own_files)
+    first = partial(through_dvc, environment, [plan["inputs"]], *["--force"] * settings.own_files)
+    try:
+        first()
+    except TurncoatError:
+        if not set_torn_aside((LOGS / "inputs.log").read_text()):
+            raise
+        first()
     walk(plan, behind(plan, outdated(environment)), partial(through_dvc, environment), at_once)
     code = subprocess.run(["dvc", "repro"], env=environment).returncode
     if not code:
         print("open reports/report.html")
     return code
+
+
+def set_torn_aside(said: str) -> bool:
+    """Move away the file of DVC's own that DVC `said` it cannot read; whether there was one.
+
+    DVC writes both in place, so that a kill can leave a part of them. Results come back out of its cache of runs.
+    """
+    for torn in (Path("dvc.lock"), Path(".dvc/tmp/rwlock")):
+        if f"'./{torn}'" in said or f"RWLock-file '{torn}'" in said:
+            torn.replace(aside := LOGS / f"{torn.name}.torn")
+            print(f"{torn}: cut short by a kill; moved to {aside}, results come out of DVC's cache", flush=True)
+            return True
+    return False
 
 
 def outdated(environment: dict[str, str]) -> set[str]:

@@ -136,10 +136,10 @@ def break_mask(root, change):
 
 
 FAULTS = [
-    ("masks", lambda root: (root / "trainannot/0.png").unlink(), r"1 images of train have no mask:\n  0.png"),
+    ("masks", lambda root: (root / "trainannot/0.png").unlink(), r"no mask of 1 of its images; add .*:\n  0.png"),
     ("masks", lambda root: (root / "trainannot/0.png").write_bytes(b"x"), r"0.png: the mask cannot be read"),
     ("masks", lambda root: break_mask(root, lambda mask: mask[:9]), r"0.png: 9×32 pixels for an image of 24×32"),
-    ("masks", lambda root: break_mask(root, lambda mask: mask + 3), r"masks hold 3, 4, 12, beyond the 3 classes"),
+    ("masks", lambda root: break_mask(root, lambda mask: mask + 3), r"in 1 of 13 masks; name .*:\n.*0.png: 3, 4, 12"),
     ("masks", lambda root: shutil.copy(root / "trainannot/0.png", root / "trainannot/0.bmp"),
      r"0.bmp and 0.png are masks of one image"),
     ("masks", lambda root: shutil.rmtree(root / "trainannot"), r"trainannot: no such folder; it holds the masks"),

@@ -10,6 +10,7 @@ from tests.dense.small import TASKS, scenes
 from turncoat.data import load, save
 from turncoat.data.batches import DeviceSplit, batches, moved_images
 from turncoat.data.moves import VISIBLE, Moves, area, moved
+from turncoat.data.scenes import made
 from turncoat.data.store import counts
 from turncoat.data.targets import VOID, faults, packed, per_class
 from turncoat.errors import TurncoatError
@@ -28,6 +29,13 @@ def test_scenes_are_the_same_for_the_same_seed_and_their_digits_are_of_one_split
     assert all(np.array_equal(data.splits[part].labels, again.splits[part].labels) for part in data.splits)
     assert data.overlap == {"train/validation": 0, "train/test": 0, "validation/test": 0}
     assert sum(counts(data)["train"]["per_class"]) >= 2 * len(data.train)
+
+
+def test_scenes_of_a_split_hang_on_no_other_split():
+    small, large = (made("detection", counts, 0) for counts in ((5, 3, 6), (9, 4, 4)))
+    for few, many in zip(small, large, strict=True):
+        same = min(len(few.images), len(many.images))
+        assert np.array_equal(few.images[:same], many.images[:same])
 
 
 def test_masks_and_boxes_of_a_scene_agree():

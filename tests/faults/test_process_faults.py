@@ -18,6 +18,7 @@ import torch
 from tests.faults import kills
 from tests.faults.study import ENVIRONMENT, ROOT, copy, edit, shell, shrink, stage
 from turncoat.files import sha256
+from turncoat.reading import read_yaml
 from turncoat.training import Checkpoint, Scratch
 
 pytestmark = pytest.mark.slow
@@ -25,6 +26,7 @@ CELL = ("--dataset", "digits", "--arm", "mart", "--seed", "0")
 # the finetune stage with a checkpoint each epoch: an epoch here is far shorter than the 20 s between two
 CAREFUL = f"""
 import sys
+from turncoat.reading import read_yaml
 from turncoat.training import loop
 loop.CHECKPOINT_SECONDS = -1.0
 from stages.common import run
@@ -150,7 +152,8 @@ def latest(folder: Path) -> int:
 def test_03_killed_in_a_write(tmp_path: Path) -> None:
     code = f"""
         import torch
-        from turncoat.training import Checkpoint, Scratch
+        from turncoat.reading import read_yaml
+from turncoat.training import Checkpoint, Scratch
         with Scratch("key", root={str(tmp_path)!r}) as scratch:
             checkpoint = Checkpoint(scratch.folder)
             number = (checkpoint.load() or {{"number": 0}})["number"]
@@ -235,6 +238,23 @@ def test_30_an_unpacked_archive(tmp_path: Path) -> None:
     assert times["seconds"].keys() == {"training", "evaluation"}
     assert re.fullmatch("[0-9a-f]{32}", provenance["fingerprint"])
     assert "all whole; checked: " in shell(folder, "make", "--assume-old=.venv/installed", "verify")
+
+
+@pytest.mark.fault(3, "dvc.lock and DVC's own lock cut short, as by a kill; `make repro`", "told, moved, nothing lost")
+def test_03_files_of_dvc_that_are_cut_short(finished: Path, tmp_path: Path) -> None:
+    folder = copy(finished, tmp_path / "study")
+    lock = (folder / "dvc.lock").read_bytes()
+    for name, content in (
+        ("dvc.lock", b""),
+        ("dvc.lock", lock[: len(lock) // 2 - 7] + b"\n  - :"),
+        (".dvc/tmp/rwlock", b"{"),
+    ):
+        (folder / name).write_bytes(content)
+        said = shell(folder, sys.executable, "-m", "stages.repro")
+        assert f"{name}: cut short by a kill; moved to" in said
+        assert "training digits" not in said  # DVC's cache has it
+        assert (folder / "reports/summary.json").read_bytes() == (finished / "reports/summary.json").read_bytes()
+        assert read_yaml(folder / "dvc.lock") == read_yaml(finished / "dvc.lock")
 
 
 # ------------------------------------------------------------------------- fault 31: other thread or worker counts

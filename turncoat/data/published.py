@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from turncoat.data import annotated
+from turncoat.data import annotated, layouts
 from turncoat.data.archives import unpacked
 from turncoat.data.fetch import WrongFile, obtain, verify
 from turncoat.data.own import Raw
@@ -130,7 +130,7 @@ def _voc(year: str, root: Path, task: Task, size: tuple[int, int] | None) -> Raw
         listed = kind(root, year=year, image_set=part, download=False)
         images = {Path(image).stem: Path(image) for image in listed.images}
         folder = Path(listed.targets[0]).parent
-        found[split] = [annotated.voc(folder.parent, folder.name, stem, images) for stem in images]
+        found[split] = [layouts.voc(folder.parent, folder.name, stem, images) for stem in images]
     names = VOC_CLASSES if task == "segmentation" else VOC_CLASSES[1:]
     return annotated.assembled(f"voc{year}", found, task, size, names, None)
 

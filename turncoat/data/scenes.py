@@ -19,6 +19,7 @@ DIGITS = (2, 4)  # in a scene, at least and at most
 SCALE = (11, 18)  # sides of a digit in pixels, the second excluded; in a scene of SIDE pixels
 INK = 0.35  # share of full brightness from which a pixel is the digit's
 SEEN = 0.6  # share of a digit that those before it must leave
+SHARES = (0.6, 0.1)  # of all digits, those that training and validation scenes show; the test scenes show the rest
 TRIES = 40  # for a place of a digit; a scene without room for it has one less
 
 
@@ -38,14 +39,17 @@ def classes(task: Task) -> tuple[str, ...]:
 
 
 def made(task: Task, counts: tuple[int, int, int], seed: int, side: int = SIDE) -> tuple[Split, Split, Split]:
-    """Train, validation and test: so many scenes of `side`×`side` pixels each."""
+    """Train, validation and test: so many scenes of `side`×`side` pixels each.
+
+    A split's first scenes are the same however many there are of it and of the others.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     order = np.random.RandomState(seed_of("scenes", seed) % 2**32).permutation(len(digits.target))
-    shares = np.cumsum(counts)[:2] * len(order) // sum(counts)
+    places = (np.cumsum(SHARES) * len(order)).astype(int)
     splits = []
-    for name, count, own in zip(("train", "validation", "test"), counts, np.split(order, shares), strict=True):
+    for name, count, own in zip(("train", "validation", "test"), counts, np.split(order, places), strict=True):
         draw = np.random.RandomState(seed_of("scenes", seed, name) % 2**32)
         scenes = [scene(digits.images[own] / 16, digits.target[own], draw, side) for _ in range(count)]
         targets = [one.mask for one in scenes] if task == "segmentation" else [one.boxes for one in scenes]

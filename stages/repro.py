@@ -102,7 +102,8 @@ def through_dvc(environment: dict[str, str], chain: list[Cell], *options: str) -
     # a stage's own lines; DVC says "Running stage", "Updating lock file" and the like around them
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:
-        raise TurncoatError("\n    ".join([f"{chain[-1]} failed; see {log}", *lines[-3:]]))
+        begun = [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
+        raise TurncoatError("\n    ".join([f"{(begun or [chain[-1]])[-1]} failed; see {log}", *lines[-3:]]))
     said = [line for line in lines if ": " in line and not line.startswith((" ", ">"))]
     return f"{time.monotonic() - started:.0f} s  {said[-1] if said else ''}"
 

@@ -142,7 +142,7 @@ def test_a_file_system_that_is_read_only_for_a_while_is_waited_for(calm, one, al
     head.until("finetune@digits-pgd-0: running")
     checkpointed(one, head)
     with read_only(one / ".scratch", one / "models", one / "reports"):
-        time.sleep(15)
+        time.sleep(60)
     head.end()
     assert "Read-only file system" in log(one, "finetune@digits-pgd-0")
     assert "resuming after epoch" in log(one, "finetune@digits-pgd-0")

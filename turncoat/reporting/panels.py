@@ -89,7 +89,7 @@ def training(study: Study, dataset: str, groups: Groups, looks: Mapping[str, Loo
     columns = ("validation_clean", "validation_robust")
     lines = {arm: [_progress(epochs(study, dataset, arm, column)) for column in columns] for arm in every(groups)}
     lines = {arm: both for arm, both in lines.items() if both[0]}
-    if not lines:
+    if not any(len(line) > 1 for both in lines.values() for line in both):  # validated once: no curve
         return None
     key = {"arms of other papers": FAINT, "under attack": KEY | {"marker": "o"}, "clean": KEY | {"linewidth": 0.5}}
     figure, panels = _grid(groups, lines, key, sharing=True)

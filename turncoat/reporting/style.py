@@ -134,6 +134,13 @@ def by_class(table: Mapping[str, Mapping[str, float]], label: str) -> "Figure":
     return figure
 
 
+def lowest(values: Mapping[str, float]) -> str:
+    """The names that share the lowest value, as it is printed, and the value: "3, 8 (0.0)"."""
+    printed = {name: f"{value:.1f}" for name, value in values.items()}
+    least = min(printed.values(), key=float)
+    return f"{', '.join(name for name, text in printed.items() if text == least)} ({least})"
+
+
 def joined(look: Mapping[str, Any], points: Sequence[Any]) -> dict[str, Any]:
     """The look of a line; of two points or fewer, markers alone: a line would tell of what lies between."""
     return dict(look) if len(points) > 2 else dict(look) | {"linestyle": "none", "marker": look.get("marker") or "."}

@@ -113,13 +113,22 @@ def training_curves(study: Study) -> str:
 
 def checkpoints_table(study: Study, dataset: str) -> Table:
     """The checkpoint that validation chose beside the last one: how much the choice matters."""
-    metrics = [name for name in ("clean", "pgd-20") if name == "clean" or name in study.attacks(dataset)]
+    attacks = [name for name in ("pgd-20",) if name in study.attacks(dataset)]
+    arms = study.arms(dataset)
+    columns = {
+        f"{metric}, {which}": [accuracy(study, dataset, arm, metric, which) for arm in arms]
+        for metric in ("clean", *attacks)
+        for which in ("best", "last")
+    }
+    columns = {
+        name: values for name, values in columns.items() if any(values)
+    }  # of masks and boxes, last is clean only
     rows = []
-    for arm in study.arms(dataset):
+    for place, arm in enumerate(arms):
         epochs_ = [str(record.validation.get("best_epoch", "–")) for _, record in study.of(dataset, arm)]
-        values = [accuracy(study, dataset, arm, m, which) for m in metrics for which in ("best", "last")]
+        values = [values[place] for values in columns.values()]
         rows.append([arm, " ".join(epochs_), *(value.text if value else "–" for value in values)])
-    header = ["arm", "best epochs", *(f"{metric}, {which}" for metric in metrics for which in ("best", "last"))]
+    header = ["arm", "best epochs", *columns]
     return Table(f"checkpoints-{dataset}", f"{dataset}: best (chosen on validation) and last checkpoint", header, rows)
 
 

@@ -15,12 +15,18 @@ from turncoat.reporting.style import COLUMN, Look, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROWS = 4  # images that are shown
 SURE = 0.4  # least score of a box that is drawn
 PLAIN, OURS = "standard", "advamd"
 ONLY = {PLAIN: "#E69F00", OURS: "#56B4E9"}  # right there alone
 VOID = 255
+# of a mask's classes: Tol's muted and bright, none of them near the two above
+CLASSES = (
+    "#332288", "#117733", "#CC6677", "#DDCC77", "#AA4499", "#882255", "#44AA99", "#999933", "#EE3377", "#663333",
+    "#228833", "#BBBBBB", "#4444CC", "#AAFFC3", "#800000", "#000075", "#F032E6", "#BFEF45", "#9A6324", "#469990",
+)  # fmt: skip
 Array = npt.NDArray[Any]
 
 
@@ -37,10 +43,10 @@ def found(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, L
     said = {arm: arrays["shown clean"] for arm, arrays in shown.items() if arrays}
     columns = ["image", "truth", PLAIN, OURS, "difference"]
     height, width = images.shape[2:]
-    figure, grid = plt.subplots(
-        len(images), len(columns), figsize=(2 * COLUMN, 2 * COLUMN / len(columns) * len(images) * height / width + 0.3)
-    )
+    rows = 2 * COLUMN / len(columns) * len(images) * height / width
+    figure, grid = plt.subplots(len(images), len(columns), figsize=(2 * COLUMN, rows + 0.6))
     masks = study.task(dataset) == "segmentation"
+    names, present = study.classes(dataset), set()
     counts = {PLAIN: 0, OURS: 0}
     for place, line in enumerate(grid):
         for axes in line:
@@ -49,20 +55,23 @@ def found(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, L
         if masks:
             for axes, mask in zip(line[1:4], (targets[place], *both), strict=True):
                 _painted(axes, mask)
+                present |= set(np.unique(mask).tolist()) - {0, VOID}
             alone = _masks_apart(line[4], targets[place], *both)
         else:
-            _boxes(line[1], targets[place][targets[place][:, 0] >= 0], "#009E73")
+            _boxes(line[1], targets[place][targets[place][:, 0] >= 0], "#009E73", names)
             for axes, rows, arm in zip(line[2:4], both, (PLAIN, OURS), strict=True):
-                _boxes(axes, np.delete(rows[rows[:, 1] >= SURE], 1, axis=1), ONLY[arm])
+                _boxes(axes, np.delete(rows[rows[:, 1] >= SURE], 1, axis=1), ONLY[arm], names)
             alone = _boxes_apart(line[4], targets[place], *both)
         counts = {arm: counts[arm] + more for arm, more in alone.items()}
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(title)
-    what = "pixels" if masks else "boxes"
+    key = {names[kind]: CLASSES[(kind - 1) % len(CLASSES)] for kind in sorted(present)}
+    key |= {f"{arm} alone is right": colour for arm, colour in ONLY.items()}
+    _key(figure, key)
+    what = "pixels" if masks else f"true boxes, by boxes of score {SURE} and more"
     return figure, (
-        f"{len(images)} test images of {dataset}: truth, what {PLAIN} and {OURS} find, and where one alone is right "
-        f"({PLAIN} orange, {OURS} blue). {PLAIN} alone is right on {counts[PLAIN]:,} {what}, {OURS} alone on "
-        f"{counts[OURS]:,}."
+        f"{len(images)} test images of {dataset}: truth, what {PLAIN} and {OURS} find, and where one alone is right. "
+        f"{PLAIN} alone is right on {counts[PLAIN]:,} {what}, {OURS} alone on {counts[OURS]:,}."
     )
 
 
@@ -80,8 +89,11 @@ def by_class(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str
     }
     measure = "IoU" if study.task(dataset) == "segmentation" else "AP"
     figure = style.by_class(rows, f"class: {measure} on clean images (%)")
-    hardest = min(rows[next(iter(rows))], key=lambda kind: sum(row[kind] for row in rows.values()))
-    return figure, f"{measure} of each class on clean images of {dataset}, {len(rows)} arms. {hardest} is the hardest."
+    means = {kind: float(np.mean([row[kind] for row in rows.values()])) for kind in kinds}
+    return figure, (
+        f"{measure} of each class on clean images of {dataset}, {len(rows)} arms. The lowest mean over the arms: "
+        f"{style.lowest(means)}."
+    )
 
 
 def precision_recall(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, Look]) -> Picture:
@@ -129,15 +141,15 @@ def surface(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str,
         told = known.told["surface"][arm]
         drawn = axes.contourf(told["at"], told["at"], losses[arm].T, levels=levels, cmap="cividis", extend="max")
         axes.plot([0, 1], [0, 0], color="white", linewidth=0.8, marker="o", markersize=3, markeredgecolor="black")
-        axes.set(title=arm, xlabel=f"along; bend {told['roughness']:.1f}", xticks=[0, 1], yticks=[0, 1])
+        axes.set(title=arm, xlabel=f"along; bend {told['roughness']:.2g}", xticks=[0, 1], yticks=[0, 1])
         axes.grid(False)
     panels[0, 0].set_ylabel("across")
-    figure.colorbar(drawn, ax=panels[0, :], fraction=0.03, pad=0.02, label="loss", format="%.1f")
+    figure.colorbar(drawn, ax=panels[0, :], fraction=0.03, pad=0.02, label="loss", format="%.2g")
     bends = {arm: known.told["surface"][arm]["roughness"] for arm in shown}
     smooth = min(bends, key=lambda arm: bends[arm])
     return figure, (
         f"Judgement surface on {dataset}: mean loss along the adversarial direction and across it, for "
-        f"{', '.join(shown)}. The loss bends the least for {smooth}: {bends[smooth]:.1f}."
+        f"{', '.join(shown)}. The loss bends the least for {smooth}: {bends[smooth]:.2g}."
     )
 
 
@@ -150,11 +162,20 @@ def _examples(study: Study, dataset: str, arm: str, seed: int) -> dict[str, Arra
     return dict(examples(str(path), study.records[cell].examples["sha256"]))
 
 
+def _key(figure: "Figure", colours: Mapping[str, str]) -> None:
+    """What each colour stands for, below the figure."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
+    columns = min(len(handles), 8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=6, handlelength=1)
+
+
 def _painted(axes: "Axes", mask: Array) -> None:
     """A mask over its image: class 0 clear, void grey."""
-    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
 
-    colours = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]
+    colours = np.array([to_rgb(colour) for colour in CLASSES])
     painted = np.zeros((*mask.shape, 4))
     there = (mask > 0) & (mask != VOID)
     painted[there, :3] = colours[(mask[there] - 1) % len(colours)]
@@ -178,13 +199,16 @@ def _masks_apart(axes: "Axes", truth: Array, plain: Array, ours: Array) -> dict[
     return {arm: int(where.sum()) for arm, where in alone.items()}
 
 
-def _boxes(axes: "Axes", rows: Array, colour: str) -> None:
-    """Boxes (class, x1, y1, x2, y2); pixel centres are whole numbers in matplotlib."""
+def _boxes(axes: "Axes", rows: Array, colour: str, names: Sequence[str] = ()) -> None:
+    """Boxes (class, x1, y1, x2, y2), with their class; pixel centres are whole numbers in matplotlib."""
     from matplotlib.patches import Rectangle
 
-    for _, x1, y1, x2, y2 in rows:
+    for kind, x1, y1, x2, y2 in rows:
         box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=0.8)
         axes.add_patch(box)
+        if names:
+            text = style.short(names[int(kind)], 5)
+            axes.text(x1, y1, text, color=colour, fontsize=5, va="top", ha="left", clip_on=True, fontweight="bold")
 
 
 def _boxes_apart(axes: "Axes", truth: Array, plain: Array, ours: Array) -> dict[str, int]:

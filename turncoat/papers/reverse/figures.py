@@ -46,10 +46,10 @@ def shifts(study: Study, dataset: str, arms: Sequence[str], looks: Mapping[str, 
         axes.plot([], [], label=arm, **looks[arm].point)
     axes.set(xlabel="accuracy (%); hollow: trained for it")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    hardest = min(names, key=lambda name: sum(row.get(name, 0) for row in table.values()))
+    means = {name: float(np.mean([row[name] for row in table.values() if name in row])) for name in names}
     return figure, (
         f"Accuracy of {len(table)} arms on {dataset} under {len(names)} shifts, one row each. "
-        f"{hardest} is the hardest over all arms."
+        f"The lowest mean over the arms: {style.lowest(means)}."
     )
 
 

@@ -1,6 +1,6 @@
 """What else brings down the images that stand in a cell's record: attacks of one's own choice, one after the other.
 
-    python -m benchmarks.standing --arm quantised-2 --seed 0 [--dataset digits] [--attack '{attack: square, queries: 5000}']
+    python -m benchmarks.standing --arm quantised-2 [--seed 0] [--dataset digits] [--attack '{attack: square}']
 
 Runs in a folder with a finished study. Each attack meets all images that stand, within the record's threat, and is told
 by how many it brings down, how many fell to it or to one before it, and its core-seconds. An attack is an entry of a
@@ -50,7 +50,12 @@ def main() -> None:
     for text in given.attack or ATTACKS:
         began = time.process_time()
         met = evaluate(
-            model, split.floats(), split.labels, Threat(**record["threat"]), {"this": yaml.safe_load(text)}, checks=False
+            model,
+            split.floats(),
+            split.labels,
+            Threat(**record["threat"]),
+            {"this": yaml.safe_load(text)},
+            checks=False,
         )
         left &= met.worst
         fallen = (int((~worst).sum()) for worst in (met.worst, left))

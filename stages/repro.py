@@ -103,7 +103,7 @@ def through_dvc(environment: dict[str, str], chain: list[Cell], *options: str) -
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:
         begun = [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
-        raise TurncoatError("\n    ".join([f"{(begun or [chain[-1]])[-1]} failed; see {log}", *lines[-3:]]))
+        raise TurncoatError("\n    ".join([f"{[str(chain[-1]), *begun][-1]} failed; see {log}", *lines[-3:]]))
     said = [line for line in lines if ": " in line and not line.startswith((" ", ">"))]
     return f"{time.monotonic() - started:.0f} s  {said[-1] if said else ''}"
 

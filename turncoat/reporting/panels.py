@@ -88,8 +88,8 @@ def training(study: Study, dataset: str, groups: Groups, looks: Mapping[str, Loo
     """Validation accuracy over each arm's own training, mean over seeds: under attack with markers, clean thin."""
     columns = ("validation_clean", "validation_robust")
     lines = {arm: [_progress(epochs(study, dataset, arm, column)) for column in columns] for arm in every(groups)}
-    lines = {arm: both for arm, both in lines.items() if both[0]}
-    if not any(len(line) > 1 for both in lines.values() for line in both):  # validated once: no curve
+    lines = {arm: both for arm, both in lines.items() if len(both[0]) > 1}  # one validation makes no curve
+    if not lines:
         return None
     key = {"arms of other papers": FAINT, "under attack": KEY | {"marker": "o"}, "clean": KEY | {"linewidth": 0.5}}
     figure, panels = _grid(groups, lines, key, sharing=True)

@@ -167,7 +167,7 @@ def _key(figure: "Figure", colours: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
-    columns = min(len(handles), 8)
+    columns = -(-len(handles) // -(-len(handles) // 8))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=6, handlelength=1)
 
 
@@ -202,13 +202,15 @@ def _masks_apart(axes: "Axes", truth: Array, plain: Array, ours: Array) -> dict[
 def _boxes(axes: "Axes", rows: Array, colour: str, names: Sequence[str] = ()) -> None:
     """Boxes (class, x1, y1, x2, y2), with their class; pixel centres are whole numbers in matplotlib."""
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     for kind, x1, y1, x2, y2 in rows:
         box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=0.8)
         axes.add_patch(box)
         if names:
             text = style.short(names[int(kind)], 5)
-            axes.text(x1, y1, text, color=colour, fontsize=5, va="top", ha="left", clip_on=True, fontweight="bold")
+            edge = [withStroke(linewidth=1.2, foreground="black")]
+            axes.text(x1, y1, text, color=colour, fontsize=5.5, va="top", clip_on=True, path_effects=edge)
 
 
 def _boxes_apart(axes: "Axes", truth: Array, plain: Array, ours: Array) -> dict[str, int]:

@@ -137,6 +137,7 @@ def break_mask(root, change):
 
 FAULTS = [
     ("masks", lambda root: (root / "trainannot/0.png").unlink(), r"no mask of 1 of its images; add .*:\n  0.png"),
+    ("masks", lambda root: (root / "train/0.png").unlink(), r"trainannot: 1 without an image; .*:\n  0.png"),
     ("masks", lambda root: (root / "trainannot/0.png").write_bytes(b"x"), r"0.png: the mask cannot be read"),
     ("masks", lambda root: break_mask(root, lambda mask: mask[:9]), r"0.png: 9×32 pixels for an image of 24×32"),
     ("masks", lambda root: break_mask(root, lambda mask: mask + 3), r"in 1 of 13 masks; name .*:\n.*0.png: 3, 4, 12"),
@@ -169,6 +170,12 @@ def with_box(**change):
 BOX_FAULTS = [
     (with_box(x2=33), r"image0: box 3, 5, 33, 14 outside 24×32"),
     (with_box(x2=3), r"image0: box 3, 5, 3, 14 of no area"),
+    (with_box(x1=-50), r"image0: box -51, 5, 20, 14 outside 24×32"),
+    (with_box(x1="nan"), r"image0: box nan, 5, 20, 14 is not of numbers"),
+    (
+        lambda root: shutil.copy(root / "ImageSets/Main/train.txt", root / "ImageSets/Main/val.txt"),
+        r"images stand in two splits; name each in one",
+    ),
     (with_box(kind="cow"), r"image0: a box of cow, which is none of the classes cat, dog"),
     (with_box(w=64), r"image0: annotated for 24×64 pixels, but has 24×32"),
     (lambda root: (root / "Annotations/image0.xml").unlink(), r"image0.xml: missing, and ImageSets names it"),
@@ -194,6 +201,10 @@ def test_coco_of_another_form_is_refused(tmp_path):
     told["annotations"][0]["image_id"] = 99
     file.write_text(json.dumps(told))
     with pytest.raises(TurncoatError, match="annotation 0 is of an image or class that is not listed"):
+        made("coco", root, "detection")
+    told["annotations"][0] |= {"image_id": told["images"][0]["id"], "bbox": [float("nan"), 0, 3, 3]}
+    file.write_text(json.dumps(told))
+    with pytest.raises(TurncoatError, match="is not of numbers"):
         made("coco", root, "detection")
     file.write_text("{}")
     with pytest.raises(TurncoatError, match="not COCO's form"):

@@ -92,7 +92,8 @@ def test_the_loss_of_a_mask_is_the_mean_over_pixels_that_are_not_void():
 
 
 @pytest.mark.parametrize(("task", "model"), [("segmentation", "small_segmenter"), ("detection", "small_detector"),
-                                             ("detection", "retinanet_resnet50_fpn")])  # fmt: skip
+                                             ("detection", "retinanet_resnet50_fpn"),
+                                             ("detection", "ssdlite320_mobilenet_v3_large")])  # fmt: skip
 def test_gradients_against_finite_differences(task, model):
     """Of each image's loss for its pixels, in float64."""
     side = 40 if model in SMALL.values() else 64

@@ -82,6 +82,9 @@ def _check_names(where: str, found: Mapping[str, Sequence[Annotated]]) -> None:
             raise TurncoatError(listed(f"{where}: names that stand twice in {split}", twice))
         if lost := [str(one.image) for one in members if not one.image.is_file()]:
             raise TurncoatError(listed(f"{where}: annotations of {len(lost)} images that are not there", lost))
+    everywhere = Counter(one.image for members in found.values() for one in members)
+    if shared := sorted(str(image) for image, times in everywhere.items() if times > 1):
+        raise TurncoatError(listed(f"{where}: {len(shared)} images stand in two splits; name each in one", shared))
 
 
 def _counted(masks: NDArray[np.uint8]) -> list[str]:
@@ -143,6 +146,8 @@ def _placed(
         for kind, x1, y1, x2, y2 in one.boxes or []:
             if kind not in numbers:
                 faults.append(f"{one.name}: a box of {kind}, which is none of the classes {', '.join(names)}")
+            elif not np.isfinite((x1, y1, x2, y2)).all():
+                faults.append(f"{one.name}: box {x1:g}, {y1:g}, {x2:g}, {y2:g} is not of numbers")
             elif x1 < 0 or y1 < 0 or x2 > width or y2 > height:
                 faults.append(f"{one.name}: box {x1:g}, {y1:g}, {x2:g}, {y2:g} outside {height}×{width} (height×width)")
             elif x2 <= x1 or y2 <= y1:

@@ -58,6 +58,8 @@ def of_masks(root: Path, task: Task) -> dict[str, list[Annotated]]:
             raise TurncoatError(
                 listed(f"{masks}: no mask of {len(lacking)} of its images; add them, or take the images out", lacking)
             )
+        if alone := [of_stem[stem].name for stem in sorted(of_stem.keys() - {file.stem for file in files})]:
+            raise TurncoatError(listed(f"{masks}: {len(alone)} without an image; add it, or take the mask out", alone))
         found[split] = [Annotated(f"{split}/{file.stem}", file, of_stem[file.stem]) for file in files]
     return found
 
@@ -152,7 +154,8 @@ def _voc_box(thing: ElementTree.Element) -> tuple[str, float, float, float, floa
     """VOC counts pixels from 1, the last one included: x1 − 1 is where a box begins."""
     box = thing.find("bndbox")
     x1, y1, x2, y2 = (float(_text(box, name)) for name in ("xmin", "ymin", "xmax", "ymax"))
-    return _text(thing, "name"), max(x1 - 1, 0.0), max(y1 - 1, 0.0), x2, y2
+    left, top = (0.0 if start == 0 else start - 1 for start in (x1, y1))  # some files count from 0
+    return _text(thing, "name"), left, top, x2, y2
 
 
 def _text(element: ElementTree.Element | None, name: str) -> str:

@@ -50,7 +50,9 @@ def main() -> None:
     )
     parser.add_argument("--dataset", help="a name under `datasets` in params.yaml")
     parser.add_argument("--image-size", nargs="+", type=int, metavar="SIDE", help="side, or height and width, to fit")
-    parser.add_argument("--suite", default="standard", help="a name under `suites` in params.yaml (standard)")
+    parser.add_argument(
+        "--suite", help="a name under `suites` in params.yaml (standard; for masks and boxes study.dense.suite)"
+    )
     parser.add_argument("--params", type=Path, help="params.yaml here, else turncoat's suites and data sets alone")
     parser.add_argument(
         "--images", type=int, help="the first so many test images, of a folder of all classes in turn (the suite's)"
@@ -130,6 +132,7 @@ def _run(given: argparse.Namespace) -> None:
     if dense_command.is_dense(given.model):
         dense_command.run(given, settings)
         return
+    given.suite = given.suite or "standard"
     if given.dataset is None and given.data is None:
         raise TurncoatError("--data: wanted: a folder of classes, a .npz, or a name such as cifar10")
     name = given.dataset or (given.data if given.data in settings.datasets else None)

@@ -48,7 +48,7 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
     if name not in settings.datasets or settings.datasets[name].task == "classification":
         there = ", ".join(key for key, plan in settings.datasets.items() if plan.task != "classification")
         raise TurncoatError(f"--data {name}: a data set of segmentation or detection is wanted; there are {there}")
-    suite_name = "dense" if given.suite == "standard" else given.suite
+    suite_name = given.suite or settings.study.dense.suite
     if suite_name not in settings.suites:
         raise TurncoatError(f"--suite {suite_name}: not defined; there are {', '.join(settings.suites)}")
     ours, suite = settings.datasets[name].threat, settings.suites[suite_name]

@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+FAULTS ?= fault
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ docs: setup ## build the site into .scratch/site, and stop at a dead link
 	@echo "open .scratch/site/index.html"
 
 test-faults: setup ## all faults of docs/robustness.md, with a table of what was done and what happened
-	python -m pytest -n 2 --dist loadfile -m fault
+	python -m pytest -n 2 --dist worksteal -m "$(FAULTS)"
 
 test-slow: setup ## the slow tests, and all faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"

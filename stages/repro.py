@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -41,24 +42,31 @@ def main() -> None:
             from stages.cluster.head import repro as on_cluster
 
             sys.exit(on_cluster(settings, plan, environment))
+        from stages.cluster.queue import check_alone
+
+        check_alone()
         sys.exit(repro(settings, plan, at_once, environment))
 
 
 def repro(settings: Settings, plan: dict[str, Cell], at_once: int, environment: dict[str, str]) -> int:
     """Run what is out of date; the exit status of the last plain `dvc repro`."""
-    # it alone notices that files of one's own have changed
-    first = partial(through_dvc, environment, [plan["inputs"]], *["--force"] * settings.own_files)
+    take_inputs(plan, environment, settings.own_files)
+    walk(plan, behind(plan, outdated(environment)), partial(through_dvc, environment), at_once)
+    code = subprocess.run(["dvc", "repro"], env=environment).returncode
+    if not code:
+        print("open reports/report.html")
+    return code
+
+
+def take_inputs(plan: Mapping[str, Cell], environment: dict[str, str], own_files: bool) -> None:
+    """The first stage, which alone notices that files of one's own have changed; a torn file of DVC's is mended."""
+    first = partial(through_dvc, environment, [plan["inputs"]], *["--force"] * own_files)
     try:
         first()
     except TurncoatError:
         if not set_torn_aside((LOGS / "inputs.log").read_text()):
             raise
         first()
-    walk(plan, behind(plan, outdated(environment)), partial(through_dvc, environment), at_once)
-    code = subprocess.run(["dvc", "repro"], env=environment).returncode
-    if not code:
-        print("open reports/report.html")
-    return code
 
 
 def set_torn_aside(said: str) -> bool:

@@ -63,14 +63,14 @@ def finished(plan: Mapping[str, Cell], names: Iterable[str]) -> list[str]:
 def take_in(plan: Mapping[str, Cell]) -> list[str]:
     """Enter the finished cells that DVC does not know of yet into dvc.lock and its cache; their names.
 
-    What `dvc commit --force` does with them, with one write of dvc.lock: it takes seconds at a thousand cells.
+    What `dvc commit --force` does with them, with one write of dvc.lock: it takes a minute at a thousand cells.
     """
     from dvc.repo import Repo
 
     names = finished(plan, (name for name in plan if _file(plan[name]).exists()))
     with held("taking-in"), Repo(_wait_for_lock=True) as repo, repo.lock:
         known = {stage.addressing: stage for stage in repo.index.stages}
-        new = [known[name] for name in names if known[name].changed()]
+        new = [known[name] for name in names if name in known and known[name].changed()]
         for stage in new:
             stage.save()
             stage.commit()

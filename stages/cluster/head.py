@@ -1,6 +1,7 @@
 """`make repro` on a cluster: what is out of date is submitted once, whoever asks, and then watched."""
 
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,12 +16,13 @@ from stages.cluster.ledger import Ledger
 from stages.cluster.watch import counted, watch
 from stages.marks import Marks
 from stages.pipeline import Cell
-from stages.repro import outdated, through_dvc
+from stages.repro import outdated, take_inputs, through_dvc
 from stages.walk import behind, walk, workers
 from turncoat.errors import TurncoatError
 from turncoat.settings import Settings
 
 ROUNDS = 5  # times that what was lost with its node is submitted again, where Slurm does not do so itself
+PAUSE = 30.0  # seconds until a queue that others have filled is tried again
 
 
 def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]) -> int:
@@ -31,19 +33,27 @@ def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]
     """
     options = asked.read({cell.stage for cell in plan.values()})
     queue.check()
-    for _ in range(1 + ROUNDS):
+    losses, largest = 0, options.array
+    while True:
         try:
-            ledger, complete = begin(plan, environment, options, settings.own_files)
+            ledger, full = begin(plan, environment, options.model_copy(update={"array": largest}), settings.own_files)
             lost = follow(plan, ledger)
+            if full and not ledger.cells:
+                if largest == 1 and "temporarily" not in full:
+                    raise TurncoatError(f"Slurm takes not one of the jobs ({full}); see cluster.yaml")
+                largest = max(1, largest // 2)  # there may be room for an array of fewer
+                time.sleep(PAUSE)
         except KeyboardInterrupt:
             ledger = Ledger.read()
             queue.cancel([*ledger.cells.values(), *filter(None, [ledger.closing])])
             print("\nthe jobs are cancelled; what is finished stays, and `make repro` goes on from there", flush=True)
             raise
-        if complete and not lost:
+        if not full and not lost:
             break
-    else:
-        raise TurncoatError(f"{', '.join(lost)}: lost again and again; `sinfo -R` says what is wrong with the nodes")
+        losses += bool(lost)
+        if losses > ROUNDS:
+            told = f"{', '.join(lost)}: lost again and again"
+            raise TurncoatError(f"{told}; `sinfo -R` says what is wrong with the nodes")
     with held("head"):
         take_in(plan)
         code = subprocess.run(["dvc", "--wait-for-lock", "repro"], env=environment).returncode
@@ -54,14 +64,14 @@ def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]
 
 def begin(
     plan: dict[str, Cell], environment: dict[str, str], options: asked.Options, own_files: bool = False
-) -> tuple[Ledger, bool]:
+) -> tuple[Ledger, str]:
     """Make here what cells rest on, enter what jobs have finished, and submit what is out of date; as `enqueue`.
 
     Of two heads the second waits for the first, and finds what that one has submitted.
     """
     run = partial(through_dvc, environment)
     with held("head"):
-        run([plan["inputs"]], *["--force"] * own_files)
+        take_inputs(plan, environment, own_files)
         take_in(plan)
         todo = behind(plan, outdated(environment))
         here = [name for name in todo if plan[name].stage in asked.HERE]
@@ -69,10 +79,10 @@ def begin(
         return enqueue(plan, [name for name in todo if name not in here], options)
 
 
-def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Options) -> tuple[Ledger, bool]:
+def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Options) -> tuple[Ledger, str]:
     """Submit the cells that no job is at, and one job after all of them that closes the study.
 
-    Returns: the cells that are in the queue now, and whether these are all; a full queue takes the rest later.
+    Returns: the cells that are in the queue now; and "" if these are all, else why Slurm takes the rest later.
 
     Raises:
         TurncoatError: Slurm does not answer, or refuses the jobs.
@@ -99,8 +109,9 @@ def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Option
         print(f"{len(placed)} cells are in the queue already: {counted(placed, told)}", flush=True)
     ledger.cells, ledger.digests = dict(placed), {name: ledger.digests[name] for name in placed}
     new = [name for name in todo if name not in placed]
-    if not new:
-        return ledger, True
+    if not placed and not new:
+        return ledger, ""
+    full = ""
     try:
         for stage in dict.fromkeys(plan[name].stage for name in new):
             names = [name for name in new if plan[name].stage == stage]
@@ -109,15 +120,17 @@ def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Option
                 places = queue.submit(stage, work, after, options)
                 placed |= dict(zip(group, places, strict=True))
                 ledger.enter(group, places, digests)
-        _close(plan, ledger, live, options)
+        if new or not ledger.closing or str(ledger.closing) not in live:
+            _close(plan, ledger, live, options)
     except queue.QueueFull as reason:
+        full = str(reason)
         print(f"the queue is full ({reason}): {len(todo) - len(placed)} cells wait for room in it", flush=True)
     print(
         f"{len(placed)} cells in the queue. They go on if this process ends: `make repro` finds them again. "
         "Ctrl-C cancels them",
         flush=True,
     )
-    return ledger, len(placed) == len(todo)
+    return ledger, full
 
 
 def _close(plan: Mapping[str, Cell], ledger: Ledger, live: set[str], options: asked.Options) -> None:

@@ -23,6 +23,7 @@ from turncoat.files import read_json
 
 CODE = "data/code/"
 PATIENCE = 3600.0  # seconds for a file system to come back
+TRIES = 5  # at a cell whose log tells of a file system that was away
 LOOK = 2.0  # seconds between looks at it
 AWAY = tuple(os.strerror(number) for number in (errno.EROFS, errno.ESTALE, errno.EIO))
 LINES = 3  # of a log, when its cell failed
@@ -59,15 +60,19 @@ class CellJob(_Checkpointed):
         """
         os.chdir(self.folder)
         cell = self.cells[self.name]
-        began = time.monotonic()
-        _writable(began)
+        _writable()
+        left = TRIES
         with held(f"running/{self.name}"):  # a node that Slurm took for dead may still be at it
             while not is_done(cell, self.digest):
                 self._check(cell)
                 if _run(cell):
                     mark(cell, self.digest)
-                else:
-                    _writable(began)
+                    break
+                left -= 1
+                if not left:  # the folder can be written to: what cannot lies elsewhere
+                    raise TurncoatError(f"{cell}: failed {TRIES} times; {_last_lines(LOGS / f'{cell}.log', LINES)}")
+                time.sleep(LOOK)
+                _writable()
         return _last_lines(LOGS / f"{cell}.log", 1)
 
     def _check(self, cell: Cell) -> None:
@@ -92,7 +97,11 @@ class ClosingJob(_Checkpointed):
             TurncoatError: `dvc repro` failed.
         """
         os.chdir(self.folder)
-        _writable(time.monotonic())
+        _writable()
+        with held("head"):  # a head on another node must not work with DVC meanwhile
+            return self._closed()
+
+    def _closed(self) -> str:
         entered = take_in(self.cells)
         marks = Marks(self.cells)
         missing = [name for name in self.wanted if not is_done(self.cells[name], marks.digest(self.cells[name]))]
@@ -136,12 +145,13 @@ def _run(cell: Cell) -> bool:
     return True
 
 
-def _writable(began: float) -> None:
+def _writable() -> None:
     """Wait until the folder can be written to.
 
     Raises:
-        TurncoatError: it could not, `PATIENCE` seconds after `began`, of `time.monotonic`.
+        TurncoatError: it could not for `PATIENCE` seconds.
     """
+    began = time.monotonic()
     folders = [path for path in (Path("."), Path(OWN), Path("models"), Path("reports")) if path.is_dir()]
     while why := next(filter(None, map(refused, folders)), None):
         if time.monotonic() - began > PATIENCE:

@@ -98,12 +98,32 @@ def submit(stage: str, work: Sequence[Callable[[], Any]], after: str, options: O
     return [Place(job, int(task) if task else None, len(ids)) for job, _, task in parts]
 
 
+def check_alone() -> None:
+    """Nothing runs here while jobs of this checkout are in the queue.
+
+    Raises:
+        TurncoatError: there are such jobs.
+    """
+    from stages.cluster.ledger import Ledger
+
+    ledger = Ledger.read()
+    places = [*ledger.cells.values(), *filter(None, [ledger.closing])]
+    if places and shutil.which("squeue"):
+        told = states({place.job for place in places}) or {}
+        going = [place for place in places if told.get(str(place), ("COMPLETED", ""))[0] not in ENDED]
+        if going:
+            raise TurncoatError(
+                f"{len(going)} jobs of this study are in the queue, {going[0]} among them: "
+                "`TURNCOAT_CLUSTER=slurm make repro` watches them, `scancel` ends them"
+            )
+
+
 def states(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | None:
     """Of each job and task that Slurm still knows: its state, and the reason that Slurm gives; None: no answer."""
     wanted = sorted(set(jobs))
     if not wanted:
         return {}
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", "--me"]
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]  # whose ever they are
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:

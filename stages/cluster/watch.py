@@ -55,6 +55,7 @@ class _Watching:
     seen: Watched = field(default_factory=Watched)
     running: set[str] = field(default_factory=set)
     over: dict[str, float] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.open = dict.fromkeys(self.places)
@@ -80,6 +81,9 @@ class _Watching:
 
     def _goes_on(self, name: str, state: str, reason: str) -> None:
         self.over.pop(name, None)
+        if "held" in reason.lower() and name not in self.held:
+            self.held.add(name)
+            self._say(f"{name}: held ({reason}); `scontrol release {self.places[name]}` lets it go on")
         if state in queue.UNDER_WAY and name not in self.running:
             self.running.add(name)
             self._say(f"{name}: running, job {self.places[name]}")

@@ -1,7 +1,10 @@
 """What a cluster is told, without one: job arrays, cluster.yaml, marks of finished cells, what a job does."""
 
+import contextlib
 import os
+import subprocess
 import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -150,6 +153,7 @@ def test_a_full_queue_and_jobs_of_another_head(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cells = {name: cell(name) for name in ("base@0", "base@1")} | {"fine@0": cell("fine@0", "base@0")}
     room, submitted = [1], []
+    told = {"1_0": ("RUNNING", "None"), "1_1": ("COMPLETED", "None"), "3_0": ("PENDING", "Dependency")}
 
     def submit(stage, work, after, given):
         if not room[0]:
@@ -159,14 +163,14 @@ def test_a_full_queue_and_jobs_of_another_head(tmp_path, monkeypatch, capsys):
         return [Place(str(len(submitted)), number, len(work)) for number in range(len(work))]
 
     monkeypatch.setattr(queue, "submit", submit)
-    monkeypatch.setattr(queue, "states", lambda jobs: {"1_0": ("RUNNING", "None"), "1_1": ("COMPLETED", "None")})
-    ledger, complete = head.enqueue(cells, list(cells), options.Options())
-    assert not complete
+    monkeypatch.setattr(queue, "states", lambda jobs: told)
+    ledger, full = head.enqueue(cells, list(cells), options.Options())
+    assert full == "no room"
     assert "the queue is full (no room): 1 cells wait for room in it" in capsys.readouterr().out
     assert ledger.closing is None
     room[0] = 2
-    ledger, complete = head.enqueue(cells, ["base@0", "fine@0"], options.Options())
-    assert complete
+    ledger, full = head.enqueue(cells, ["base@0", "fine@0"], options.Options())
+    assert not full
     assert submitted == [
         ("base", ["base@0", "base@1"], ""),
         ("fine", ["fine@0"], "afterok:1_0"),
@@ -174,6 +178,49 @@ def test_a_full_queue_and_jobs_of_another_head(tmp_path, monkeypatch, capsys):
     ]
     assert head.enqueue(cells, ["base@0"], options.Options())[0].cells.keys() == {"base@0"}
     assert len(submitted) == 3
+    monkeypatch.setattr(queue.shutil, "which", lambda name: name)
+    with pytest.raises(TurncoatError, match="2 jobs of this study are in the queue, 1_0 among them"):
+        queue.check_alone()
+    del told["3_0"]
+    room[0] = 1
+    head.enqueue(cells, ["base@0"], options.Options())
+    assert submitted[-1] == ("closing", [""], "afterany:1"), "the last head died before it, or it was lost"
+
+
+def test_a_queue_that_others_have_filled_is_waited_for_with_smaller_arrays(monkeypatch):
+    asked, waited = [], []
+    answers = ["submit limit"] * 3 + ["temporarily unavailable"] * 8 + [""]
+
+    def begin(plan, environment, given, own_files):
+        asked.append(given.array)
+        return Ledger(), answers[len(asked) - 1]
+
+    monkeypatch.setattr(head, "begin", begin)
+    monkeypatch.setattr(head.time, "sleep", waited.append)
+    monkeypatch.setattr(head.queue, "check", lambda: None)
+    monkeypatch.setattr(head.asked, "read", lambda stages: options.Options(array=8))
+    monkeypatch.setattr(head, "held", lambda name: contextlib.nullcontext())
+    monkeypatch.setattr(head, "take_in", lambda plan: [])
+    monkeypatch.setattr(head.subprocess, "run", lambda *given, **more: subprocess.CompletedProcess(given, 0))
+    settings = types.SimpleNamespace(own_files=False)
+    assert head.repro(settings, {}, {}) == 0
+    assert asked == [8, 4, 2, *[1] * 9]
+    assert waited == [head.PAUSE] * 11
+    asked.clear()
+    answers[3:] = ["submit limit"]
+    with pytest.raises(TurncoatError, match="takes not one of the jobs"):
+        head.repro(settings, {}, {})
+
+
+def test_a_cell_that_meets_a_file_system_elsewhere_that_is_away_does_not_go_on_for_ever(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = {"base@0": cell("base@0")}
+    times = []
+    monkeypatch.setattr(job, "_run", lambda cell: times.append(cell) and False)
+    monkeypatch.setattr(job, "LOOK", 0.0)
+    with pytest.raises(TurncoatError, match=f"base@0: failed {job.TRIES} times"):
+        job.CellJob(str(tmp_path), "base@0", cells, job.Marks(cells).digest(cells["base@0"]))()
+    assert len(times) == job.TRIES
 
 
 def test_jobs_of_cells_that_an_edit_changed_are_cancelled_and_submitted_anew(tmp_path, monkeypatch, capsys):
@@ -188,8 +235,8 @@ def test_jobs_of_cells_that_an_edit_changed_are_cancelled_and_submitted_anew(tmp
     monkeypatch.setattr(queue, "cancel", cancelled.extend)
     monkeypatch.setattr(queue, "states", lambda jobs: {"7_0": ("RUNNING", "None"), "7_1": ("PENDING", "Priority")})
     monkeypatch.setattr(queue, "submit", lambda stage, *more: submitted.append(stage) or [Place(f"8{len(submitted)}")])
-    ledger, complete = head.enqueue(cells, list(cells), options.Options())
-    assert complete
+    ledger, full = head.enqueue(cells, list(cells), options.Options())
+    assert not full
     assert cancelled == [Place("7", 0, 2)]
     assert submitted == ["base", "closing"]
     assert ledger.cells == {"base@0": Place("81"), "base@1": same}

@@ -46,6 +46,7 @@ def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]
         except KeyboardInterrupt:
             ledger = Ledger.read()
             queue.cancel([*ledger.cells.values(), *filter(None, [ledger.closing])])
+            Ledger().write()  # jobs that are still dying are no longer counted on
             print("\nthe jobs are cancelled; what is finished stays, and `make repro` goes on from there", flush=True)
             raise
         if not full and not lost:

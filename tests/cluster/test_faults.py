@@ -58,7 +58,7 @@ def test_a_node_lost_in_mid_cell_costs_no_more_than_an_epoch(calm, one, alone):
 
 
 def test_a_node_that_only_seems_dead_does_not_run_a_cell_twice(calm, one, alone):
-    head = Head(one, calm)
+    head = Head(one, calm, PAUSE="4")  # it is to outlast Slurm's patience with a silent node
     place = head.until(r"finetune@digits-pgd-0: running, job (\d+)")[1]
     checkpointed(one, head)
     calm.stop(calm.tell("squeue", "-h", "-j", place, "-o", "%N").strip(), signal.SIGKILL)  # its job lives on
@@ -71,12 +71,14 @@ def test_a_node_that_only_seems_dead_does_not_run_a_cell_twice(calm, one, alone)
 
 def test_a_cell_whose_time_ran_out_goes_on_from_its_checkpoint(calm, one, alone):
     # a minute at least: Slurm counts in minutes
-    edit(one, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=240))
-    options = "warning: 50\nstages:\n  finetune:\n    minutes: 1\n"
+    edit(one, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=160))
+    options = "warning: 40\nstages:\n  finetune:\n    minutes: 1\n"
     head = Head(one, calm, options)
     place = head.until(r"finetune@digits-pgd-0: running, job (\d+)")[1]
     head.until("finetune@digits-pgd-0: queued again")
-    calm.now(place)
+    while head.process.poll() is None:  # as often as its time runs out
+        calm.now(place)
+        time.sleep(2)
     head.end()
     assert "resuming after epoch" in log(one, "finetune@digits-pgd-0")
     assert "up to date" in shell(one, "dvc", "status")

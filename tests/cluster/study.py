@@ -13,7 +13,9 @@ from tests.faults.study import ENVIRONMENT, shrink
 ARMS, SEEDS = ("standard", "pgd", "mart"), (0, 1)
 NEAR = {  # a checkpoint each epoch, which lasts long enough on any machine to be disturbed
     "time.monotonic() - saved > CHECKPOINT_SECONDS": "True",
-    "    method.model.train()\n": "    method.model.train()\n    time.sleep(float(__import__('os').environ.get('PAUSE', 0.3)))\n",
+    "    method.model.train()\n": (
+        "    method.model.train()\n    time.sleep(float(__import__('os').environ.get('PAUSE', 0.3)))\n"
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """A cell in two processes is the cell in one: weights up to rounding, an evaluation to the byte."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,38 +74,39 @@ def test_a_method_whose_loss_is_not_that_of_its_shards_stays_in_one_process(caps
     assert parallel.size() == 1
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_stages_of_two_processes_make_the_same_files(tmp_path):
+    """Weights up to rounding; of the same weights the same record and outcomes, to the byte."""
+
     def plan(params, processes):
         shrink(params)
         params["study"]["arms"] = ["pgd"]
         params["compute"] = {"device": "cpu", "processes": processes}
         params["suites"]["tiny"]["batch_size"] = 10
 
-    records = []
-    for processes in (1, 2):
-        folder = lay(tmp_path / str(processes), lambda params, count=processes: plan(params, count))
-        for name in (
-            "inputs",
-            "download --dataset digits",
-            "baseline",
-            "perturb",
-            "finetune --arm pgd",
-            "evaluate --arm pgd",
-        ):
+    def run(folder, *names):
+        for name in names:
             stage, *more = name.split()
             if stage not in ("inputs", "download"):
                 more += ["--dataset", "digits", "--seed", "0"]
-            done = subprocess.run(
-                [sys.executable, "-m", f"stages.{stage}", *more],
-                cwd=folder,
-                env=ENVIRONMENT,
-                capture_output=True,
-                text=True,
-            )
+            command = [sys.executable, "-m", f"stages.{stage}", *more]
+            done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
-        weights = load_file(folder / "models/digits/pgd/0/last.safetensors")
-        records.append((weights, (folder / "reports/records/digits/pgd/0/record.json").exists()))
-    for key, value in records[0][0].items():
-        torch.testing.assert_close(records[1][0][key], value, rtol=0, atol=1e-4)
-    assert all(found for _, found in records)
+
+    folders = []
+    for processes in (1, 2):
+        folder = lay(tmp_path / str(processes), lambda params, count=processes: plan(params, count))
+        run(folder, "inputs", "download --dataset digits", "baseline", "perturb", "finetune --arm pgd")
+        folders.append(folder)
+    one, two = folders
+    weights = [load_file(folder / "models/digits/pgd/0/last.safetensors") for folder in folders]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=0, atol=1e-4)
+    for name in ("models", "data/perturbed"):
+        shutil.rmtree(two / name)
+        shutil.copytree(one / name, two / name)
+    for folder in folders:
+        run(folder, "evaluate --arm pgd")
+    for name in ("record.json", "examples.npz"):
+        cell = Path("reports/records/digits/pgd/0", name)
+        assert (one / cell).read_bytes() == (two / cell).read_bytes()

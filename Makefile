@@ -44,13 +44,13 @@ docs: setup ## build the site into .scratch/site, and stop at a dead link
 	@echo "open .scratch/site/index.html"
 
 test-faults: setup ## all faults of docs/robustness.md, with a table of what was done and what happened
-	python -m pytest -n 2 --dist worksteal -m "$(FAULTS)"
+	python -m pytest -n 2 --dist loadfile -m "$(FAULTS)"
 
 test-slow: setup ## the slow tests, and all faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"
 
 test-cluster: cluster ## with a real Slurm, PostgreSQL, S3 server and sshd on this machine; what is missing is skipped
-	python -m pytest -n 3 --dist worksteal -m cluster -rs
+	python -m pytest -n 2 --dist worksteal -m cluster -rs
 
 bench: peers ## attacks, training steps and start-ups beside the peers' (after `make repro`)
 	python -m benchmarks --peers .venv/peers/bin/python

@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from turncoat import data, models
+from benchmarks import cell
 from turncoat.attacks import Threat
-from turncoat.data.batches import resident
 from turncoat.errors import TurncoatError
 from turncoat.evaluation.journal import Journal
 from turncoat.evaluation.runner import Runner
@@ -95,19 +94,13 @@ def attacked(dataset: str, arm: str, seed: int, folders: argparse.Namespace) -> 
     Raises:
         FileNotFoundError, TurncoatError: the cell has no record, or no weights, here.
     """
-    folder = folders.records / dataset / arm / str(seed)
-    record = read_json(folder / "record.json")
-    with np.load(folder / record["examples"]["file"]) as examples:
-        worst = examples["worst"][: folders.images]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = models.load(folders.models / dataset / arm / str(seed) / "best.safetensors", device)
-    test = data.load(folders.data / dataset).test
-    split = resident(test.images[: len(worst)], test.labels[: len(worst)], device)
-    images, labels, threat = split.floats(), split.labels, Threat(**record["threat"])
+    places = {name: getattr(folders, name) for name in cell.FOLDERS}
+    met = cell.load(dataset, arm, seed, folders.images, places)
+    record, worst, labels = met.record, met.worst, met.labels
     random = any(flag["name"] == "random-forward" for flag in record["flags"])
     kind = "rand" if random else "standard"
-    made = official(model, images, labels, threat, seed, kind)
-    judge = Runner(model, images, labels, seed=seed, batch_size=BATCH, journal=Journal())
+    made = official(met.model, met.images, labels, met.threat, seed, kind)
+    judge = Runner(met.model, met.images, labels, seed=seed, batch_size=BATCH, journal=Journal())
     right = (judge.logits(made, np.arange(len(worst))).argmax(1) == labels).cpu().numpy()
     both = min(worst.sum(), right.sum()) if random else (worst & right).sum()
     return Row(
@@ -122,8 +115,8 @@ def main() -> None:
     parser.add_argument("--seed", action="append", type=int, help="of the study (default: all)")
     parser.add_argument("--images", type=int, help="the first so many of the record's images (default: all)")
     parser.add_argument("--out", type=Path, help="keep the table as this path with .json and .md")
-    for name, place in (("data", "data"), ("models", "models"), ("records", "reports/records")):
-        parser.add_argument(f"--{name}", type=Path, default=Path(place), help="a folder (default: %(default)s)")
+    for name, place in cell.FOLDERS.items():
+        parser.add_argument(f"--{name}", type=Path, default=place, help="a folder (default: %(default)s)")
     given = parser.parse_args()
     study = load().study
     cells = [
@@ -136,15 +129,15 @@ def main() -> None:
     rows: list[Row] = []
     missing: list[str] = []
     before = kept(given.out, given.records, given.images) if given.out else {}
-    for number, cell in enumerate(cells, 1):
+    for number, one in enumerate(cells, 1):
         waiting = ["/".join(map(str, other)) for other in cells[number:]]
         try:
-            rows.append(before.get(cell) or attacked(*cell, given))
+            rows.append(before.get(one) or attacked(*one, given))
             print(rows[-1].line, flush=True)
             if given.out:
                 keep(given.out, rows, [*missing, *waiting])
         except (FileNotFoundError, TurncoatError) as error:
-            missing.append("/".join(map(str, cell)))
+            missing.append("/".join(map(str, one)))
             print(f"| {missing[-1]} | not run: {error} |", flush=True)
     if given.out and rows:
         keep(given.out, rows, missing)

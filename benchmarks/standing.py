@@ -9,16 +9,12 @@ suite (docs/suites.md); without --attack those of `ATTACKS`, gradients and rando
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import yaml
 
-from turncoat import data, models
-from turncoat.attacks import Threat
-from turncoat.data.batches import resident
+from benchmarks import cell
 from turncoat.evaluation import evaluate
-from turncoat.files import read_json
 
 ATTACKS = (
     "{attack: apgd-t, steps: 100}",
@@ -34,31 +30,21 @@ def main() -> None:
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--attack-seed", type=int, default=1000, help="other draws than the record's (%(default)s)")
     parser.add_argument("--attack", action="append", help="an entry of a suite, as YAML; may be repeated")
     given = parser.parse_args()
-    cell = Path(given.dataset, given.arm, str(given.seed))
-    folder = Path("reports/records") / cell
-    record = read_json(folder / "record.json")
-    with np.load(folder / record["examples"]["file"]) as examples:
-        standing = np.flatnonzero(examples["worst"])
-    model = models.load(Path("models") / cell / "best.safetensors", "cpu")
-    test = data.load(Path("data") / given.dataset).test
-    split = resident(test.images[standing], test.labels[standing], "cpu")
-    print(f"{cell}: {len(standing)} of {len(examples['worst'])} images stand\n")
+    met = cell.load(given.dataset, given.arm, given.seed)
+    print(f"{int(met.worst.sum())} of {len(met.worst)} images stand\n")
+    images, labels = met.images[met.worst], met.labels[met.worst]
     print("| attack | brings down | with those before it | core-seconds |\n|---|--:|--:|--:|")
-    left = np.ones(len(standing), bool)
+    left = np.ones(len(labels), bool)
     for text in given.attack or ATTACKS:
         began = time.process_time()
-        met = evaluate(
-            model,
-            split.floats(),
-            split.labels,
-            Threat(**record["threat"]),
-            {"this": yaml.safe_load(text)},
-            checks=False,
+        found = evaluate(
+            met.model, images, labels, met.threat, {"this": yaml.safe_load(text)}, checks=False, seed=given.attack_seed
         )
-        left &= met.worst
-        fallen = (int((~worst).sum()) for worst in (met.worst, left))
+        left &= found.worst
+        fallen = (int((~worst).sum()) for worst in (found.worst, left))
         print(f"| `{text}` | {' | '.join(map(str, fallen))} | {time.process_time() - began:.0f} |", flush=True)
 
 

@@ -64,22 +64,18 @@ def take_inputs(plan: Mapping[str, Cell], environment: dict[str, str], own_files
     try:
         first()
     except TurncoatError:
-        if not set_torn_aside((LOGS / "inputs.log").read_text()):
+        file = torn((LOGS / "inputs.log").read_text())
+        if file is None:
             raise
+        file.replace(aside := LOGS / f"{file.name}.torn")
+        print(f"{file}: cut short by a kill; moved to {aside}, results come out of DVC's cache", flush=True)
         first()
 
 
-def set_torn_aside(said: str) -> bool:
-    """Move away the file of DVC's own that DVC `said` it cannot read; whether there was one.
-
-    DVC writes both in place, so that a kill can leave a part of them. Results come back out of its cache of runs.
-    """
-    for torn in (Path("dvc.lock"), Path(".dvc/tmp/rwlock")):
-        if f"'./{torn}'" in said or f"RWLock-file '{torn}'" in said:
-            torn.replace(aside := LOGS / f"{torn.name}.torn")
-            print(f"{torn}: cut short by a kill; moved to {aside}, results come out of DVC's cache", flush=True)
-            return True
-    return False
+def torn(said: str) -> Path | None:
+    """The file of DVC's own that DVC `said` it cannot read: it writes these in place, where a kill leaves a part."""
+    signs = {"dvc.lock": "'./dvc.lock'", ".dvc/tmp/rwlock": "RWLock-file '.dvc/tmp/rwlock'"}
+    return next((Path(name) for name, sign in signs.items() if sign in said), None)
 
 
 def outdated(environment: dict[str, str]) -> set[str]:

@@ -38,10 +38,12 @@ def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]
         try:
             ledger, full = begin(plan, environment, options.model_copy(update={"array": largest}), settings.own_files)
             lost = follow(plan, ledger)
-            if full and not ledger.cells:
-                if largest == 1 and "temporarily" not in full:
+            stuck = bool(full) and not ledger.cells
+            # there may be room for an array of fewer, and later for one of more again
+            largest, tried = max(1, largest // 2) if stuck else min(options.array, 2 * largest), largest
+            if stuck:
+                if tried == 1 and "temporarily" not in full:
                     raise TurncoatError(f"Slurm takes not one of the jobs ({full}); see cluster.yaml")
-                largest = max(1, largest // 2)  # there may be room for an array of fewer
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
             ledger = Ledger.read()

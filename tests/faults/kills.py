@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stages.repro import torn
 from tests.faults.study import ENVIRONMENT, lay
 from turncoat.settings import load
 
@@ -45,12 +46,6 @@ def stages(folder: Path) -> int:
     listed = subprocess.run(["dvc", "stage", "list"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert listed.returncode == 0, listed.stderr
     return len(listed.stdout.splitlines())
-
-
-def torn(said: str) -> str:
-    """Which of its own files DVC says it cannot read; "" if none."""
-    names = {"dvc.lock": "'./dvc.lock'", ".dvc/tmp/rwlock": "RWLock-file '.dvc/tmp/rwlock'"}
-    return next((name for name, sign in names.items() if sign in said), "")
 
 
 def disturb(
@@ -110,9 +105,9 @@ def disturb(
             told.kills += 1
             told.struck[at] += 1
             say(f"{time.monotonic() - began:6.1f} s: kill {told.kills} in {at}")
-        elif code and told.torn < told.kills and (name := torn("".join(lines))):
+        elif code and told.torn < told.kills and (file := torn("".join(lines))):
             told.torn += 1
-            (folder / name).unlink()  # the remedy of docs/robustness.md, which `make repro` takes by itself
+            (folder / file).unlink()  # the remedy of docs/robustness.md, which `make repro` takes by itself
         elif code:
             raise RuntimeError(f"`dvc repro` failed of itself after {told.kills} kills:\n{''.join(lines[-30:])}")
         else:

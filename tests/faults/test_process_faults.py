@@ -26,7 +26,6 @@ CELL = ("--dataset", "digits", "--arm", "mart", "--seed", "0")
 # the finetune stage with a checkpoint each epoch: an epoch here is far shorter than the 20 s between two
 CAREFUL = f"""
 import sys
-from turncoat.reading import read_yaml
 from turncoat.training import loop
 loop.CHECKPOINT_SECONDS = -1.0
 from stages.common import run
@@ -152,8 +151,7 @@ def latest(folder: Path) -> int:
 def test_03_killed_in_a_write(tmp_path: Path) -> None:
     code = f"""
         import torch
-        from turncoat.reading import read_yaml
-from turncoat.training import Checkpoint, Scratch
+        from turncoat.training import Checkpoint, Scratch
         with Scratch("key", root={str(tmp_path)!r}) as scratch:
             checkpoint = Checkpoint(scratch.folder)
             number = (checkpoint.load() or {{"number": 0}})["number"]

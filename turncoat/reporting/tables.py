@@ -113,16 +113,15 @@ def training_curves(study: Study) -> str:
 
 def checkpoints_table(study: Study, dataset: str) -> Table:
     """The checkpoint that validation chose beside the last one: how much the choice matters."""
-    attacks = [name for name in ("pgd-20",) if name in study.attacks(dataset)]
+    metrics = [name for name in ("clean", "pgd-20") if name == "clean" or name in study.attacks(dataset)]
     arms = study.arms(dataset)
     columns = {
         f"{metric}, {which}": [accuracy(study, dataset, arm, metric, which) for arm in arms]
-        for metric in ("clean", *attacks)
+        for metric in metrics
         for which in ("best", "last")
     }
-    columns = {
-        name: values for name, values in columns.items() if any(values)
-    }  # of masks and boxes, last is clean only
+    # the last weights of masks and boxes meet clean images alone
+    columns = {name: values for name, values in columns.items() if any(values)}
     rows = []
     for place, arm in enumerate(arms):
         epochs_ = [str(record.validation.get("best_epoch", "–")) for _, record in study.of(dataset, arm)]

@@ -63,7 +63,9 @@ def finished(plan: Mapping[str, Cell], names: Iterable[str]) -> list[str]:
 def take_in(plan: Mapping[str, Cell]) -> list[str]:
     """Enter the finished cells that DVC does not know of yet into dvc.lock and its cache; their names.
 
-    What `dvc commit --force` does with them, with one write of dvc.lock: it takes a minute at a thousand cells.
+    What `dvc commit --force` does with them, with one write of dvc.lock: it takes a minute at a thousand cells. DVC
+    lays a link or a copy from its cache in the place of a file, so that marks are made anew: a head that has not looked
+    for a while must still find these cells done.
     """
     from dvc.repo import Repo
 
@@ -76,4 +78,6 @@ def take_in(plan: Mapping[str, Cell]) -> list[str]:
             stage.commit()
         if new:
             new[0].dvcfile.dump_stages(new, update_pipeline=False)
+        for cell in (plan[stage.addressing] for stage in new):
+            mark(cell, read_json(_file(cell))["digest"])
         return [stage.addressing for stage in new]

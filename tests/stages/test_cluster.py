@@ -13,6 +13,7 @@ from stages.cluster import done, head, job, options, queue
 from stages.cluster.arrays import Place, arrays
 from stages.cluster.ledger import Ledger
 from stages.cluster.watch import watch
+from stages.marks import Marks
 from stages.pipeline import Cell
 from turncoat.errors import TurncoatError
 
@@ -93,6 +94,20 @@ def test_a_mark_holds_as_long_as_the_files_are_those_that_the_job_made(tmp_path,
     assert not done.is_done(made, "other settings")
     (tmp_path / "models/a/weights").write_text("12")
     assert not done.is_done(made, "digest"), "another run wrote over it"
+
+
+def test_a_cell_is_still_done_once_dvc_has_laid_its_own_copy_in_place(tmp_path, monkeypatch):
+    """A head may look again only after the closing job has entered the last cells."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], check=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: sh make.sh, outs: [file, folder]}}\n")
+    made = cell("one", outs=["file", "folder"])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("a")
+    (tmp_path / "folder/file").write_text("b")
+    done.mark(made, Marks({"one": made}).digest(made))
+    assert done.take_in({"one": made}) == ["one"]
+    assert done.finished({"one": made}, ["one"]) == ["one"]
 
 
 def work(tmp_path, code, **more):

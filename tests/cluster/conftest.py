@@ -1,5 +1,6 @@
 """One Slurm for all tests, and what the same studies come to without one."""
 
+import fcntl
 import shutil
 import sys
 from functools import partial
@@ -50,9 +51,16 @@ def local(folder, **plan):
 
 
 @pytest.fixture(scope="session")
-def alone(tmp_path_factory):
-    """One arm and one seed, finished."""
-    return local(tmp_path_factory.mktemp("alone") / "study", **ONE)
+def alone(tmp_path_factory, worker_id):
+    """One arm and one seed, finished: made once, by whichever of pytest's workers wants it first."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "alone"
+    with open(f"{folder}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "finished").exists():
+            local(folder / "study", **ONE)
+            (folder / "finished").touch()
+    return folder / "study"
 
 
 @pytest.fixture

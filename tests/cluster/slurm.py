@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 NODES = ("n1", "n2")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
@@ -96,6 +97,14 @@ class Slurm:
                 command, env=os.environ | self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    def revive(self) -> None:
+        """Start a crashed controller once more, as systemd does: Debian's dies of a segmentation fault at times."""
+        while True:
+            daemon = self.running.get("slurmctld")
+            if daemon and (daemon.poll() or 0) < 0:
+                self.start("slurmctld")
+            time.sleep(0.5)
+
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         daemon = self.running.pop(name)
         daemon.send_signal(number)
@@ -178,8 +187,11 @@ def running(folder: Path, **more):
         slurm.start("munged")
         while not (folder / "munge/socket").exists():
             time.sleep(0.05)
-        for name in ("slurmctld", *NODES):
+        slurm.start("slurmctld")
+        slurm.wait_for_answer()  # a node that finds no controller asks again after a minute
+        for name in NODES:
             slurm.start(name)
+        Thread(target=slurm.revive, daemon=True).start()
         slurm.wait("idle idle")
         yield slurm
     finally:

@@ -37,14 +37,14 @@ test: setup ## ruff, mypy, import-linter, and the fast tests
 	ruff format --check .
 	mypy
 	lint-imports
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist worksteal
 
 docs: setup ## build the site into .scratch/site, and stop at a dead link
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	@echo "open .scratch/site/index.html"
 
 test-faults: setup ## all faults of docs/robustness.md, with a table of what was done and what happened
-	python -m pytest -n 2 --dist loadfile -m "$(FAULTS)"
+	python -m pytest -n 2 --dist worksteal -m "$(FAULTS)"
 
 test-slow: setup ## the slow tests, and all faults with their table: half an hour, hours with TURNCOAT_MIRROR
 	python -m pytest -m "slow or fault"

@@ -22,6 +22,7 @@ from turncoat.errors import TurncoatError
 from turncoat.settings import Settings
 
 ROUNDS = 5  # times that what was lost with its node is submitted again, where Slurm does not do so itself
+NAMED = 3  # cells of an array that its line names
 PAUSE = 30.0  # seconds until a queue that others have filled is tried again
 
 
@@ -47,7 +48,7 @@ def repro(settings: Settings, plan: dict[str, Cell], environment: dict[str, str]
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
             ledger = Ledger.read()
-            queue.cancel([*ledger.cells.values(), *filter(None, [ledger.closing])])
+            queue.cancel([*ledger.cells.values(), *filter(None, [ledger.closing]), *queue.mine()])
             Ledger().write()  # jobs that are still dying are no longer counted on
             print("\nthe jobs are cancelled; what is finished stays, and `make repro` goes on from there", flush=True)
             raise
@@ -123,6 +124,7 @@ def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Option
                 places = queue.submit(stage, work, after, options)
                 placed |= dict(zip(group, places, strict=True))
                 ledger.enter(group, places, digests)
+                print(f"{_listed(group)}: queued, job {places[0].job}", flush=True)
         if new or not ledger.closing or str(ledger.closing) not in live:
             _close(plan, ledger, live, options)
     except queue.QueueFull as reason:
@@ -134,6 +136,12 @@ def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Option
         flush=True,
     )
     return ledger, full
+
+
+def _listed(names: Sequence[str]) -> str:
+    """All of the names where they are few, else the first of them and a count."""
+    few, more = names[:NAMED], len(names) - NAMED
+    return ", ".join(few) + (f" and {more} more" if more > 0 else "")
 
 
 def _close(plan: Mapping[str, Cell], ledger: Ledger, live: set[str], options: asked.Options) -> None:

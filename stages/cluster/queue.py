@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from stages.cluster.arrays import Place
@@ -11,6 +12,7 @@ from stages.cluster.done import FOLDER
 from stages.cluster.options import Options
 from turncoat.errors import TurncoatError
 
+NAME = "turncoat-"  # of each job, before its stage
 WAITING, RUNNING = "queued", "running"
 ENDED = {  # Slurm's words for a job that is over, and whether it is worth another try
     "COMPLETED": False,
@@ -73,7 +75,7 @@ def submit(stage: str, work: Sequence[Callable[[], Any]], after: str, options: O
         "setup": asked.setup or None,
     }
     executor.update_parameters(
-        job_name=f"turncoat-{stage}",
+        job_name=f"{NAME}{stage}",
         time=asked.minutes,
         cpus_per_task=asked.cpus,
         array_parallelism=options.at_once,
@@ -132,6 +134,14 @@ def states(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | None:
         return None
     rows = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
     return {job: (state, reason) for job, state, reason in rows if job.partition("_")[0] in wanted}
+
+
+def mine() -> list[Place]:
+    """The jobs of this checkout that are in the queue, those too that Slurm took before the ledger could say so."""
+    done = subprocess.run(["squeue", "--noheader", "--format=%F|%j|%Z"], capture_output=True, text=True)
+    rows = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
+    ours = {job for job, name, folder in rows if name.startswith(NAME) and folder == str(Path.cwd())}
+    return [Place(job) for job in sorted(ours)]
 
 
 def cancel(jobs: Iterable[Place]) -> None:

@@ -123,6 +123,15 @@ class Slurm:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+    def repair(self, node: str) -> None:
+        """Bring a lost node back. Slurm 22.05 dies where the node gets its old job again before it has let go of it."""
+        self.start(node)
+        until = time.monotonic() + 60
+        while self.tell("sinfo", "-h", "-n", node, "-o", "%T").strip() != "idle":
+            assert time.monotonic() < until, self.logs()
+            time.sleep(0.5)
+        time.sleep(3)
+
     def tell(self, *command: str) -> str:
         done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True, timeout=60)
         return done.stdout + done.stderr

@@ -50,7 +50,7 @@ def test_a_node_lost_in_mid_cell_costs_no_more_than_an_epoch(calm, one, alone):
     node = calm.tell("squeue", "-h", "-j", place, "-o", "%N").strip()
     calm.lose(node)
     head.until("finetune@digits-pgd-0: queued again")
-    calm.start(node)
+    calm.repair(node)
     calm.now(place)
     head.end()
     assert re.search(r"resuming after epoch \d+", log(one, "finetune@digits-pgd-0"))
@@ -116,9 +116,14 @@ def test_ctrl_c_cancels_and_a_later_call_goes_on(calm, one, alone):
     head = Head(one, calm)
     head.until("finetune@digits-pgd-0: running")
     checkpointed(one, head)
+    orphan = ["sbatch", "--parsable", "--job-name=turncoat-finetune", "--begin=now+1hour", f"--chdir={one}"]
+    taken = calm.tell(*orphan, "--wrap=true").strip()  # by Slurm, before the head could note it
+    other = calm.tell(*orphan[:-1], f"--chdir={one.parent}", "--wrap=true").strip()
     os.kill(head.process.pid, signal.SIGINT)
     assert "the jobs are cancelled" in head.end(-signal.SIGINT)
-    assert not calm.tell("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%j").strip()
+    assert taken.isdigit()
+    assert calm.tell("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%i").split() == [other], "another checkout's"
+    calm.tell("scancel", other)
     Head(one, calm).end()
     assert "resuming after epoch" in log(one, "finetune@digits-pgd-0")
     same(one, alone)

@@ -15,9 +15,8 @@ def test_three_arms_and_two_seeds_come_to_the_same_with_a_node_lost_in_mid_run(c
     node = calm.tell("squeue", "-h", "-j", place[2], "-o", "%N").strip()
     calm.lose(node)
     head.until("queued again")
-    calm.start(node)
-    for job in calm.tell("squeue", "-h", "--array", "-t", "PENDING", "-o", "%i").split():
-        calm.now(job)
+    calm.repair(node)
+    calm.now(place[2])
     head.end(seconds=580)
     arrays = [line.split("_")[0] for line in calm.tell("squeue", "-h", "--array", "-t", "all", "-o", "%i").split()]
     assert any(arrays.count(job) == 3 for job in arrays), "cells of one stage are one array"

@@ -181,7 +181,9 @@ def test_a_full_queue_and_jobs_of_another_head(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(queue, "states", lambda jobs: told)
     ledger, full = head.enqueue(cells, list(cells), options.Options())
     assert full == "no room"
-    assert "the queue is full (no room): 1 cells wait for room in it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the queue is full (no room): 1 cells wait for room in it" in said
+    assert "base@0, base@1: queued, job 1" in said
     assert ledger.closing is None
     room[0] = 2
     ledger, full = head.enqueue(cells, ["base@0", "fine@0"], options.Options())

@@ -51,8 +51,9 @@ def main() -> None:
 def repro(settings: Settings, plan: dict[str, Cell], at_once: int, environment: dict[str, str]) -> int:
     """Run what is out of date; the exit status of the last plain `dvc repro`."""
     take_inputs(plan, environment, settings.own_files)
-    walk(plan, behind(plan, outdated(environment)), partial(through_dvc, environment), at_once)
-    code = subprocess.run(["dvc", "repro"], env=environment).returncode
+    stale = outdated(environment)
+    walk(plan, behind(plan, stale), partial(through_dvc, environment), at_once)
+    code = subprocess.run(["dvc", "repro"], env=environment).returncode if stale else 0
     if not code:
         print("open reports/report.html")
     return code

@@ -14,6 +14,7 @@ from mlflow.entities import ViewType
 
 from tests.cluster import services
 from tests.cluster.slurm import free_ports
+from tests.cluster.study import Head
 from tests.faults.study import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
@@ -222,3 +223,10 @@ def test_a_study_is_sent_twice_and_stands_once(base, server, alone):
     run = json.loads(held_after[0])["report"]["id"]
     assert MlflowClient(server).list_artifacts(run)
     assert list((base / "files").rglob("report.html")), "through the server, into its folder"
+
+
+def test_the_jobs_of_a_cluster_send_their_rows(calm, one, server):
+    mine = {"TURNCOAT_TRACKING": "on", "MLFLOW_TRACKING_URI": server, "LOGNAME": "henry"}
+    Head(one, calm, **mine).end()
+    runs = wait(server, f"turncoat henry/{one.name}", ["digits/pgd/0", "report"])
+    assert [step for step, _ in runs["digits/pgd/0"]["points"]["loss"]] == list(range(1, 13)), "each epoch once"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,10 @@ from stages.cluster.arrays import Place, arrays
 from stages.cluster.ledger import Ledger
 from stages.cluster.watch import watch
 from stages.marks import Marks
-from stages.pipeline import Cell
+from stages.pipeline import Cell, cells
 from turncoat.errors import TurncoatError
+
+ROOT = Path(__file__).parents[2]
 
 
 def cell(name, *follows, command=(), outs=(), deps=()):
@@ -101,13 +104,16 @@ def test_a_cell_is_still_done_once_dvc_has_laid_its_own_copy_in_place(tmp_path, 
     monkeypatch.chdir(tmp_path)
     subprocess.run(["dvc", "init", "-q", "--no-scm"], check=True)
     (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: sh make.sh, outs: [file, folder]}}\n")
-    made = cell("one", outs=["file", "folder"])
+    plan = cells({})
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("a")
     (tmp_path / "folder/file").write_text("b")
-    done.mark(made, Marks({"one": made}).digest(made))
-    assert done.take_in({"one": made}) == ["one"]
-    assert done.finished({"one": made}, ["one"]) == ["one"]
+    done.mark(plan["one"], Marks(plan).digest(plan["one"]))
+    enter = "from stages.cluster.done import take_in; from stages.pipeline import cells; print(take_in(cells({})))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    said = subprocess.run([sys.executable, "-c", enter], env=environment, capture_output=True, text=True, check=True)
+    assert "['one']" in said.stdout
+    assert done.finished(plan, ["one"]) == ["one"]
 
 
 def work(tmp_path, code, **more):

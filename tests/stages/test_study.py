@@ -228,7 +228,7 @@ def test_without_dvc_and_in_slices_it_is_the_same_study(study, tmp_path):
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(study / name, folder)
     bare = (sys.executable, "-m", "stages.bare", "--minutes")
-    while subprocess.run((*bare, "0.2"), cwd=folder, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3:
+    while subprocess.run((*bare, "0.4"), cwd=folder, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3:
         pass
     assert shell(folder, *bare, "1").strip() == "all cells are done"
     names = [f"reports/records/digits/{arm}/0/record.json" for arm in ("standard", "mart")]

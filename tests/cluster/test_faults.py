@@ -13,7 +13,7 @@ import yaml
 from tests.cluster.study import Head
 from tests.faults.study import edit, shell
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def same(folder, other):
@@ -71,7 +71,7 @@ def test_a_node_that_only_seems_dead_does_not_run_a_cell_twice(calm, one, alone)
 
 def test_a_cell_whose_time_ran_out_goes_on_from_its_checkpoint(calm, one, alone):
     # a minute at least: Slurm counts in minutes
-    edit(one, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=160))
+    edit(one, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=100))
     options = "warning: 40\nstages:\n  finetune:\n    minutes: 1\n"
     head = Head(one, calm, options)
     place = head.until(r"finetune@digits-pgd-0: running, job (\d+)")[1]

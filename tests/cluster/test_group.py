@@ -18,7 +18,7 @@ from tests.cluster.study import Head
 from tests.faults.study import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 EPOCHS = 40
 CELL = """
 import sys, time

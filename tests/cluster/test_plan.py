@@ -15,7 +15,7 @@ from stages.pipeline import cells
 from tests.faults.study import ENVIRONMENT, ROOT
 from turncoat.reading import read_yaml
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 SECONDS = {"base": 6.0, "fine": 9.0, "evaluate": 5.0}
 PLAN = """\
 stages:

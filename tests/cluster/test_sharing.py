@@ -10,7 +10,7 @@ from tests.cluster import services
 from tests.faults.study import shell
 from tests.stages.test_study import ran
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 DVC = (sys.executable, "-m", "dvc")
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
 

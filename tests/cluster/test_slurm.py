@@ -17,7 +17,7 @@ def test_three_arms_and_two_seeds_come_to_the_same_with_a_node_lost_in_mid_run(c
     head.until("queued again")
     calm.repair(node)
     calm.now(place[2])
-    head.end(seconds=580)
+    head.end(seconds=700)
     arrays = [line.split("_")[0] for line in calm.tell("squeue", "-h", "--array", "-t", "all", "-o", "%i").split()]
     assert any(arrays.count(job) == 3 for job in arrays), "cells of one stage are one array"
     assert f"finetune@digits-{place[1]}: done" in head.said

@@ -50,7 +50,7 @@ test-slow: setup ## the slow tests, and all faults with their table: half an hou
 	python -m pytest -m "slow or fault"
 
 test-cluster: cluster ## with a real Slurm, PostgreSQL, S3 server and sshd on this machine; what is missing is skipped
-	python -m pytest -n 4 --dist worksteal -m cluster -rs --durations 10
+	python -m pytest -n 3 --dist worksteal -m cluster -rs --durations 10
 
 bench: peers ## attacks, training steps and start-ups beside the peers' (after `make repro`)
 	python -m benchmarks --peers .venv/peers/bin/python

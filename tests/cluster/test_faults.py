@@ -101,17 +101,6 @@ def test_heads_come_and_go_and_the_controller_too(calm, one, alone):
     same(one, alone)
 
 
-def test_a_study_ends_without_any_head(calm, one, alone):
-    head = Head(one, calm)
-    head.until("cells in the queue")
-    head.kill()
-    until = time.monotonic() + 200
-    while not (one / "reports/summary.json").exists() or "turncoat" in calm.tell("squeue", "-h", "-o", "%j"):
-        assert time.monotonic() < until, calm.tell("squeue")
-        time.sleep(0.5)
-    same(one, alone)
-
-
 def test_ctrl_c_cancels_and_a_later_call_goes_on(calm, one, alone):
     head = Head(one, calm)
     head.until("finetune@digits-pgd-0: running")

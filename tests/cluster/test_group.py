@@ -15,6 +15,7 @@ from mlflow.entities import ViewType
 from tests.cluster import services
 from tests.cluster.slurm import free_ports
 from tests.cluster.study import Head
+from tests.cluster.test_faults import same
 from tests.faults.study import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
@@ -225,8 +226,15 @@ def test_a_study_is_sent_twice_and_stands_once(base, server, alone):
     assert list((base / "files").rglob("report.html")), "through the server, into its folder"
 
 
-def test_the_jobs_of_a_cluster_send_their_rows(calm, one, server):
+def test_a_study_ends_without_any_head_and_its_jobs_send_their_rows(calm, one, alone, server):
     mine = {"TURNCOAT_TRACKING": "on", "MLFLOW_TRACKING_URI": server, "LOGNAME": "henry"}
-    Head(one, calm, **mine).end()
+    head = Head(one, calm, **mine)
+    head.until("cells in the queue")
+    head.kill()
+    until = time.monotonic() + 200
+    while not (one / "reports/summary.json").exists() or "turncoat" in calm.tell("squeue", "-h", "-o", "%j"):
+        assert time.monotonic() < until, calm.tell("squeue")
+        time.sleep(0.5)
+    same(one, alone)
     runs = wait(server, f"turncoat henry/{one.name}", ["digits/pgd/0", "report"])
     assert [step for step, _ in runs["digits/pgd/0"]["points"]["loss"]] == list(range(1, 13)), "each epoch once"

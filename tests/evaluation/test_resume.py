@@ -265,7 +265,14 @@ def test_alone_it_starts_anew_when_the_stored_images_are_others(
 
     monkeypatch.chdir(cell)
     folder = Path("data/perturbed/digits/0")
-    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    kept = {path: path.read_bytes() for path in [Path("params.yaml"), *folder.iterdir()]}
+    params = json.loads(kept[Path("params.yaml")])
+    params["suites"]["s"] |= {
+        "attacks": {"transfer": {"attack": "transfer", "stored": "same"}},
+        "radii": [],
+        "audit": 0,
+    }
+    write_json(Path("params.yaml"), params)
     before = run()
     stored, labels = load_perturbed(folder), torch.from_numpy(load_predictions(folder))
     network = models.load("models/digits/standard/0/best.safetensors").eval()

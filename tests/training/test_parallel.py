@@ -74,7 +74,6 @@ def test_a_method_whose_loss_is_not_that_of_its_shards_stays_in_one_process(caps
     assert parallel.size() == 1
 
 
-@pytest.mark.cluster
 def test_stages_of_two_processes_make_the_same_files(tmp_path):
     """Weights up to rounding; of the same weights the same record and outcomes, to the byte."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.cluster import options as asked
 from stages.cluster import queue
 from stages.cluster.arrays import arrays
-from stages.cluster.done import held, take_in
+from stages.cluster.done import held, is_done, take_in
 from stages.cluster.job import CellJob, ClosingJob
 from stages.cluster.ledger import Ledger
 from stages.cluster.watch import counted, watch
@@ -112,6 +112,8 @@ def enqueue(plan: Mapping[str, Cell], todo: Sequence[str], options: asked.Option
     if placed:
         print(f"{len(placed)} cells are in the queue already: {counted(placed, told)}", flush=True)
     ledger.cells, ledger.digests = dict(placed), {name: ledger.digests[name] for name in placed}
+    # what a job has finished since `todo` was made is entered in the end
+    todo = [name for name in todo if name in placed or not is_done(plan[name], digests[name])]
     new = [name for name in todo if name not in placed]
     if not placed and not new:
         return ledger, ""

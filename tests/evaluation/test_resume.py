@@ -152,6 +152,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     },
                     "radii": [0.5, 1.0, 2.0],
                     "shifts": ["blur"],
+                    "audit": 8,
                 }
             },
         },

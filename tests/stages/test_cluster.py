@@ -208,6 +208,8 @@ def test_a_full_queue_and_jobs_of_another_head(tmp_path, monkeypatch, capsys):
     room[0] = 1
     head.enqueue(cells, ["base@0"], options.Options())
     assert submitted[-1] == ("closing", [""], "afterany:1"), "the last head died before it, or it was lost"
+    done.mark(cells["fine@0"], Marks(cells).digest(cells["fine@0"]))
+    assert "fine@0" not in head.enqueue(cells, ["base@0", "fine@0"], options.Options())[0].cells, "done meanwhile"
 
 
 def test_a_queue_that_others_have_filled_is_waited_for_with_smaller_arrays(monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.study import copy, lay, stage
+from tests.faults.study import copy, lay, stage, stages
 from turncoat.errors import TurncoatError
 from turncoat.files import read_json, sha256
 from turncoat.papers.arms import check_arms
@@ -38,37 +38,37 @@ def tiny(params):
     params["suites"]["dense"] = {"batch_size": 5, "attacks": {"pgd-20": {"attack": "pgd", "steps": 3}}}
 
 
-def run_all(folder, names=SETS, seeds=("0", "1")):
-    stage(folder, "inputs")
+def dense_steps(names=SETS, seeds=("0", "1")):
+    """Every stage of the two data sets, from the inputs to the analyses."""
+    yield ("inputs",)
     for name in names:
-        stage(folder, "download", "--dataset", name)
+        yield ("download", "--dataset", name)
         for seed in seeds:
             cell = ("--dataset", name, "--seed", seed)
-            stage(folder, "baseline", *cell)
+            yield ("baseline", *cell)
             for arm in ARMS:
-                stage(folder, "finetune", *cell, "--arm", arm)
-                stage(folder, "evaluate_dense", *cell, "--arm", arm)
-        stage(folder, "analyse_dense", "--dataset", name)
+                yield ("finetune", *cell, "--arm", arm)
+                yield ("evaluate_dense", *cell, "--arm", arm)
+        yield ("analyse_dense", "--dataset", name)
 
 
-def run_digits(folder):
+def digits_steps():
     """Classification beside the two: the same arms and seeds."""
-    stage(folder, "download", "--dataset", "digits")
+    yield ("download", "--dataset", "digits")
     for seed in ("0", "1"):
         cell = ("--dataset", "digits", "--seed", seed)
-        stage(folder, "baseline", *cell)
-        stage(folder, "perturb", *cell)
+        yield ("baseline", *cell)
+        yield ("perturb", *cell)
         for arm in ARMS:
-            stage(folder, "finetune", *cell, "--arm", arm)
-            stage(folder, "evaluate", *cell, "--arm", arm)
-    stage(folder, "analyse", "--dataset", "digits")
+            yield ("finetune", *cell, "--arm", arm)
+            yield ("evaluate", *cell, "--arm", arm)
+    yield ("analyse", "--dataset", "digits")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = lay(tmp_path_factory.mktemp("dense") / "study", tiny)
-    run_all(folder)
-    run_digits(folder)
+    stages(folder, [*dense_steps(), *digits_steps()])
     return folder
 
 

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.stages.test_study import ENVIRONMENT, ROOT, edit, shell, shrink
@@ -38,4 +38,16 @@ def stage(folder: Path, name: str, *arguments: str, ok: bool = True, **environme
     return done.stdout + done.stderr
 
 
-__all__ = ["ENVIRONMENT", "ROOT", "copy", "edit", "lay", "shell", "shrink", "stage"]
+def stages(folder: Path, steps: Iterable[Sequence[str]]) -> None:
+    """Run stages, each a name and its arguments, one after the other in one process: torch is imported once."""
+    program = (
+        "import importlib, sys\n"
+        f"for name, *arguments in {[list(step) for step in steps]!r}:\n"
+        "    sys.argv = [name, *arguments]\n"
+        "    importlib.import_module(f'stages.{name}').main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+__all__ = ["ENVIRONMENT", "ROOT", "copy", "edit", "lay", "shell", "shrink", "stage", "stages"]

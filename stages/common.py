@@ -1,12 +1,14 @@
 """What every stage's command line shares: cell arguments, one-line errors, folders of a cell."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from turncoat.errors import TurncoatError, there_are
 
+COMPILED = Path(".scratch/compiled")
 LESS_MEMORY = (
     "nothing was made smaller: in params.yaml, lower batch_size (of datasets.<name>.training or finetuning, or of the "
     "arm's own training; of the suite in an evaluation), or set TURNCOAT_WORKERS=1 if several cells share the memory"
@@ -14,7 +16,11 @@ LESS_MEMORY = (
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; a `TurncoatError`, or a lack of memory, is told in one message, and the exit status is 2."""
+    """Run a stage; a `TurncoatError`, or a lack of memory, is told in one message, and the exit status is 2.
+
+    Compiled graphs are kept beside the study's unfinished work: its first cell compiles them, all others read them.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED.absolute()))
     try:
         main()
     except TurncoatError as error:

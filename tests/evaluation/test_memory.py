@@ -37,7 +37,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if __import__("sys
 @pytest.mark.slow
 def test_a_thousand_classes_of_224_pixels_take_less_than_6_gb() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=800)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=1800
+    )
     assert done.returncode == 0, done.stderr
     measured, peak = done.stdout.splitlines()
     assert measured == "19 False"

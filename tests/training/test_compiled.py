@@ -1,6 +1,11 @@
 """Compiled training: the plain one's numbers up to rounding, its own to the byte; one message where it cannot be."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +26,7 @@ from turncoat.training import Checkpoint, fit, initialised, resolve
 from turncoat.training import loop as loop_module
 from turncoat.training.compiled import WORTHWHILE, compiled_forward, lacking, passing
 
+ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 COMPILED = replace(COMPUTE, compile=True)
 AUTO = replace(COMPUTE, compile="auto")
@@ -225,6 +231,32 @@ def test_no_call_of_a_training_step_would_make_a_device_wait(arm, monkeypatch):
     trained(arm, CPU, COMPUTE)
     assert "aten::convolution" in called, "nothing was seen"
     assert not called & WAITS
+
+
+COUNTED = """
+import json, torch
+from torch._dynamo.utils import counters
+from turncoat import models
+from turncoat.training.compiled import compiled_forward
+
+network = models.Classifier("small_cnn", 3, (1, 8, 8), (0.1,), (0.3,)).train()
+compiled_forward(network, torch.device("cpu"))(torch.rand(4, 1, 8, 8)).sum().backward()
+print(json.dumps({name: counters["inductor"][f"fxgraph_cache_{name}"] for name in ("hit", "miss")}))
+"""
+
+
+@pytest.mark.slow
+@with_a_compiler
+def test_a_second_process_compiles_nothing(tmp_path):
+    """Where graphs are kept, as stages keep them, only the first cell of a study pays."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    counted = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", COUNTED], env=environment, capture_output=True, text=True)
+        counted.append(json.loads(done.stdout))
+    assert counted[0]["miss"] > 0
+    assert counted[1]["hit"] == counted[0]["miss"] + counted[0]["hit"]
+    assert counted[1]["miss"] == 0
 
 
 @on_a_gpu

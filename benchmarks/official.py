@@ -169,7 +169,7 @@ def keep(stem: Path, rows: list[Row], missing: list[str]) -> None:
     text = [
         "# The official AutoAttack on the study's cells",
         f"Made by `python -m benchmarks.official`, with {about['package']}. It lowers a record by {most:.1f} points at "
-        f"most; the records lie {mean:+.1f} points above it on average."
+        f"most. On average the records lie {abs(mean):.1f} points {'above' if mean > 0 else 'below'} what it leaves."
         + (f" Not run: {', '.join(missing)}." if missing else ""),
         "\n".join([HEAD, *(row.line for row in rows)]),
     ]

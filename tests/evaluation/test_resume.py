@@ -273,16 +273,16 @@ def test_alone_it_starts_anew_when_the_stored_images_are_others(
         "radii": [],
         "audit": 0,
     }
-    write_json(Path("params.yaml"), params)
-    before = run()
-    stored, labels = load_perturbed(folder), torch.from_numpy(load_predictions(folder))
-    network = models.load("models/digits/standard/0/best.safetensors").eval()
-    moved = {
-        name: pgd(network, images, labels, Threat("linf", 0.05), steps=10, start="none")
-        for name, images in stored.items()
-    }
-    save_perturbed(folder, moved, labels, {"x": np.zeros(3)}, {"n": len(labels)})
     try:
+        write_json(Path("params.yaml"), params)
+        before = run()
+        stored, labels = load_perturbed(folder), torch.from_numpy(load_predictions(folder))
+        network = models.load("models/digits/standard/0/best.safetensors").eval()
+        moved = {
+            name: pgd(network, images, labels, Threat("linf", 0.05), steps=10, start="none")
+            for name, images in stored.items()
+        }
+        save_perturbed(folder, moved, labels, {"x": np.zeros(3)}, {"n": len(labels)})
         assert run() < before
     finally:
         for path, content in kept.items():

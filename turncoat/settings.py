@@ -38,7 +38,8 @@ MODELS = (
 SEGMENTERS = ("small_segmenter", "lraspp_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_resnet50")
 DETECTORS = ("small_detector", "ssdlite320_mobilenet_v3_large", "fcos_resnet50_fpn", "retinanet_resnet50_fpn")
 OF_TASK = {"classification": MODELS, "segmentation": SEGMENTERS, "detection": DETECTORS}
-FOREIGN = re.compile(r"(timm|torchvision)/[\w.-]+|[\w./-]*\w:\w+")  # by a library's name, or a factory of one's own
+# by a library's name, or a factory of one's own, in a file or a module
+FOREIGN = re.compile(r"(timm|torchvision)/[\w.-]+|[^\n]+\.py:\w+|[\w./-]*\w:\w+")
 
 
 class ThreatSettings(Strict):

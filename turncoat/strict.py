@@ -46,7 +46,9 @@ def validate(model: type[Model], value: Any, where: str, source: str = "params.y
     except ValidationError as error:
         lines = []
         for fault in error.errors():
-            path = ".".join([where, *(str(part) for part in fault["loc"])]).strip(".")
+            # pydantic names its own validators among the fields: function-after[...]
+            fields = [str(part) for part in fault["loc"] if "[" not in str(part)]
+            path = ".".join([where, *fields]).strip(".")
             if fault["type"] == "unknown_key":
                 lines.append(f"{source}: unknown {path}.{fault['msg']}".replace("unknown .", "unknown "))
             else:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from tests.defaults import DEFAULTS
@@ -85,6 +86,69 @@ def test_a_network_of_ones_own_on_images_of_ones_own(
     assert len(kept["index"]) == found["clean"]["correct"] - found["worst"]["correct"] > 0
     assert (network(torch.from_numpy(kept["images"])).argmax(1).numpy() != kept["label"]).all()
     assert {name for name in kept["attack"].tolist() if not name.startswith("second-look-")} <= {"pgd", "square"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "said", "labels"),
+    [
+        ({"train": 0, "test": 3}, "60 test images of 60", 3),
+        ({"train": 0, "val": 3}, "60 validation images, for there is no test set, of 60", 3),
+        ({"train": 0, "val": 1, "test": 3}, "60 test images of 60", 3),
+    ],
+)
+def test_the_set_that_a_network_was_trained_by_is_not_attacked(
+    sets: dict[str, int],
+    said: str,
+    labels: int,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each set has images of its own brightness, so that the predictions tell which was met."""
+    arrays = {f"x_{name}": np.full((60, 8, 8), 80 * number, np.uint8) for name, number in sets.items()}
+    arrays |= {f"y_{name}": np.arange(60) % 10 for name in sets}
+    np.savez(folder / "sets.npz", **arrays)
+    met: list[float] = []
+
+    def evaluated(network: nn.Module, images: Tensor, *_: object, **__: object) -> None:
+        met.extend(images.unique().tolist())
+        raise TurncoatError("enough is known")
+
+    monkeypatch.setattr("turncoat.evaluation.evaluate", evaluated)
+    with pytest.raises(SystemExit):
+        command(monkeypatch, *MINE, *ON, "--data", "sets.npz")
+    assert said in capsys.readouterr().out
+    assert met == pytest.approx([80 * labels / 255])
+
+
+def test_what_was_done_to_the_images_is_said_before_they_are_attacked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("a", "b")):
+        (folder / "dark" / name).mkdir(parents=True)
+        for index in range(3):
+            pixels = np.full((8, 8), 50 + 10 * number + index, np.uint16)
+            Image.fromarray(pixels).save(folder / "dark" / name / f"{index}.png")
+
+    def evaluated(*_: object, **__: object) -> None:
+        raise TurncoatError("not reached before")
+
+    monkeypatch.setattr("turncoat.evaluation.evaluate", evaluated)
+    with pytest.raises(SystemExit):
+        command(monkeypatch, *MINE, *ON, "--data", "dark", "--classes", "10")
+    said = capsys.readouterr().out
+    assert "6 images, for none are set apart as a test set, of 6, 2 classes (a, b)" in said
+    assert "6 16-bit with no value over 62 of 65,535, so almost black" in said
+
+
+@pytest.mark.parametrize("path", ["my nets (1)/net+a@b.py", "~/net.py"])
+def test_a_factorys_file_may_lie_anywhere(path: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    place = Path(path).expanduser()
+    place.parent.mkdir(parents=True)
+    place.write_text(FACTORY)
+    command(monkeypatch, *MINE, *ON, "--model", f"{path}:build", "--images", "4", "--json", "f.json")
+    assert json.loads((folder / "f.json").read_text())["clean"]["n"] == 4
 
 
 class Killed(BaseException):
@@ -180,6 +244,8 @@ def test_a_black_box_and_what_it_leaves_out(
         (("--model", "robustbench:Standard", *ON), "pip install robustbench"),
         ((*MINE, *ON, "--batch-size", "0"), "--batch-size: at least 1"),
         ((*MINE, *ON, "--save", "no/adv.npz"), "make it first"),
+        ((*MINE, *ON, "--save", "f", "--json", "./f"), "named for two results"),
+        ((*MINE, *ON, "--normalisation", "0/-1"), "--normalisation: std.0: Input should be greater than 0"),
     ],
 )
 def test_what_is_wrong_is_refused_in_one_line(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,18 @@ def test_what_is_harmless_is_taken() -> None:
         found = evaluate(linear(), *given, PGD, checks=False)
         assert abs(found.worst.mean() - plain.worst.mean()) < 0.06
     assert Threat("linf", np.float32(8 / 255)).epsilon == pytest.approx(8 / 255)
+
+
+def test_images_may_ask_for_gradients_and_lie_in_any_order(tmp_path: Path) -> None:
+    network, images, labels = linear(), pictures(), torch.arange(20) % 4
+    plain = evaluate(network, images, labels, LINF, PGD, checks=False)
+    asking = images.clone().requires_grad_(True)
+    found = evaluate(network, asking, labels, LINF, PGD, checks=False, batch_size=np.int64(4))
+    assert (found.worst == plain.worst).all()
+    assert asking.grad is None
+    stored = np.memmap(tmp_path / "images", np.float32, "w+", shape=images.shape)
+    stored[:] = images.numpy()[::-1]
+    assert (evaluate(network, stored[::-1], labels, LINF, PGD, checks=False).worst == plain.worst).all()
 
 
 @pytest.mark.fault(12, "under torch.inference_mode()", "the same as without")

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from turncoat.settings import SuiteSettings
 
 PARAMS = Path("params.yaml")
+SETS = {  # what was attacked, in words: the set by which a network was trained says nothing
+    "test": "test images of",
+    "validation": "validation images, for there is no test set, of",
+    "all": "images, for none are set apart as a test set, of",
+}
 ALONE = Path(__file__).with_name("alone.yaml")  # where there is no params.yaml
 
 
@@ -163,7 +168,11 @@ def _run(given: argparse.Namespace) -> None:
     network = compute.place(made)
     test = resident(images.test.images[:count], images.test.labels[:count], compute.device)
     classes = f"{len(images.classes)} classes ({', '.join(images.classes[:5])}{', ...' * (len(images.classes) > 5)})"
-    print(f"{given.data or name}: {len(test.labels):,} test images of {len(images.test):,}, {classes}", flush=True)
+    print(
+        f"{given.data or name}: {len(test.labels):,} {SETS[images.which]} {len(images.test):,}, {classes}", flush=True
+    )
+    for note, number in images.notes.items():
+        print(f"{number:,} {note}", flush=True)
     if chosen.named and not given.weights:
         print(f"no --weights: the network is as {given.model} makes it", flush=True)
     perturbed = shelf / "perturbed" / str(name) / str(given.seed)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from turncoat.errors import TurncoatError
 from turncoat.files import sha256
 from turncoat.models.foreign import is_factory, source_of
 from turncoat.models.given import find, given_classifier
-from turncoat.settings import FOREIGN, DatasetSettings, validate
+from turncoat.settings import FOREIGN, DatasetSettings, NormalisationSettings, validate
 
 ROBUSTBENCH = "robustbench:"
 PARQUET = (".parquet", ".arrow")
@@ -33,9 +33,11 @@ class Images:
     """Images to be tested, and what is known of them.
 
     Attributes:
+        test: the images to be attacked. which: "test", "validation" or "all", which of the sets that there are.
         held_out: images apart from those tested, where there are some.
         mean, std: per channel, of the training images, or of all where there are no others.
         told: what they were read from, for fingerprints. files: which say the same.
+        notes: what had to be done to the images, each with its count.
     """
 
     test: Split
@@ -45,6 +47,8 @@ class Images:
     std: tuple[float, ...]
     told: Mapping[str, Any]
     files: tuple[Path, ...] = ()
+    which: str = "test"
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,7 +69,7 @@ def named_images(name: str, settings: DataSettings, folder: Path) -> Images:
 def own_images(path: str, size: list[int] | None) -> Images:
     """A folder of classes, a .npz, parquet or arrow files, or what `stages.download` wrote.
 
-    The test set is taken where the images bring one, else all of them.
+    The test set is taken where the images bring one, else the validation set, else all of them.
 
     Args:
         size: height and width that images are brought to.
@@ -83,9 +87,13 @@ def own_images(path: str, size: list[int] | None) -> Images:
     raw = READERS[source](path, settings.size)
     mean, std = channel_statistics(raw.train.images)
     told = {"data": settings.model_dump(exclude={"path"}), "read": dict(raw.read)}
-    test = raw.test or _in_turns(raw.train)
-    held_out = raw.validation or (raw.train if raw.test else None)
-    return Images(test, held_out, raw.classes, mean, std, told)
+    if raw.test:
+        test, held_out, which = raw.test, raw.validation or raw.train, "test"
+    elif raw.validation:
+        test, held_out, which = raw.validation, raw.train, "validation"
+    else:
+        test, held_out, which = _in_turns(raw.train), None, "all"
+    return Images(test, held_out, raw.classes, mean, std, told, which=which, notes=raw.notes)
 
 
 def _in_turns(whole: Split) -> Split:
@@ -198,6 +206,8 @@ class Network:
             return _from_robustbench(name, dataset, threat), {"name": self.model}
         if not self.named:
             return models.load(self.model, trusted=self.trusted), {"sha256": sha256(self.model)}
+        if isinstance(self.normalisation, dict):
+            validate(NormalisationSettings, self.normalisation, "", "--normalisation")
         given = {"weights": self.weights or "none", "normalisation": self.normalisation}
         settings = validate(
             DatasetSettings,

@@ -26,6 +26,8 @@ ROWS = 500  # images looked at at a time: they may lie on the disk
 
 def as_suite(given: Any, batch_size: Any = None) -> Suite:
     """A suite, or attacks by name as params.yaml writes them; with another `batch_size` where one is given."""
+    if isinstance(batch_size, np.integer):
+        batch_size = int(batch_size)
     if batch_size not in (None, "auto") and (type(batch_size) is not int or batch_size < 1):
         raise TurncoatError(f"batch_size: a number of images from 1, or auto, wanted (got {batch_size!r})")
     more = {} if batch_size is None else {"batch_size": batch_size}
@@ -54,7 +56,7 @@ def as_threat(given: Any) -> Threat:
 def as_images(given: Any, name: str = "images") -> Tensor:
     """(n, c, h, w) float32 in [0, 1]: the given tensor itself, but where it must be another."""
     images = given
-    if isinstance(given, np.memmap) and given.dtype == np.float32:
+    if isinstance(given, np.memmap) and given.dtype == np.float32 and min(given.strides) >= 0:
         images = on_disk(given)
     elif isinstance(given, np.ndarray) and given.dtype.kind in "fiu":
         images = torch.from_numpy(given.copy())
@@ -62,6 +64,7 @@ def as_images(given: Any, name: str = "images") -> Tensor:
         raise TurncoatError(f"{name}: a float32 tensor (n, c, h, w) wanted, got {type(given).__name__}")
     if images.dtype != torch.float32 or images.dim() != 4 or not len(images):
         raise TurncoatError(f"{name}: float32 (n, c, h, w) wanted, got {images.dtype} {tuple(images.shape)}")
+    images = images.clone() if images.is_inference() else images.detach()  # an attack follows gradients of its own
     low = min(float(part.min()) for part in images.split(ROWS))
     high = max(float(part.max()) for part in images.split(ROWS))
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
@@ -69,8 +72,6 @@ def as_images(given: Any, name: str = "images") -> Tensor:
         if high > 1 and low >= 0:
             hint = "divide them by 255" if high > 2 else "clip them: images.clamp(0, 1)"
         raise TurncoatError(f"{name}: values in [0, 1] wanted, these reach from {low:.9g} to {high:.9g}; {hint}")
-    if images.is_inference():  # autograd may not save these
-        images = images.clone()
     return images if low >= 0 and high <= 1 else images.clamp(0, 1)
 
 

@@ -44,6 +44,9 @@ class Files:
         for path in (self.json, self.robustbench, self.save, self.record):
             if path is not None and path is not self.record and not path.absolute().parent.is_dir():
                 raise TurncoatError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+        named = [path.resolve() for path in (self.json, self.robustbench, self.save) if path is not None]
+        if twice := next((path for path in named if named.count(path) > 1 and not path.is_char_device()), None):
+            raise TurncoatError(f"{twice}: named for two results; each wants a file of its own")
         if self.record is None:
             return
         if self.record.exists() and not self.record.is_dir():

@@ -11,6 +11,7 @@ Accuracies are in percent, the first minus the second in points with its 95 % in
 """
 
 import argparse
+import signal
 import tempfile
 from pathlib import Path
 
@@ -101,4 +102,5 @@ def place(text: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` reads no further, which is no fault
     run(main)

@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from stages.pipeline import cells
 from turncoat.papers import PAPERS
+from turncoat.papers.arms import check_arms
+from turncoat.reading import read_yaml
+from turncoat.settings import Settings, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -109,3 +114,29 @@ def test_every_flag_is_explained() -> None:
     names |= {"stateful", "batch-dependent", "told-apart"}  # steadiness.py names these in a table of probes
     assert len(names) >= 20
     assert [name for name in sorted(names) if f"`{name}`" not in told] == []
+
+
+BLOCKS = [
+    pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), flags=re.M | re.S))
+    if set(yaml.safe_load(block)) <= set(Settings.model_fields)
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_what_is_to_be_set_in_params_yaml_is_taken(block: str, tmp_path: Path) -> None:
+    """Each block of settings in the docs, put among those of params.yaml; what a data set lacks is digits'."""
+    values = read_yaml(ROOT / "params.yaml")
+    digits = values["datasets"]["digits"]
+    for section, entries in yaml.safe_load(block).items():
+        if section == "datasets":
+            entries = {name: digits | entry for name, entry in entries.items()}
+        values[section] = values.get(section, {}) | entries
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    check_arms(load(tmp_path / "params.yaml"))
+    assert {cell.stage for cell in cells(values, ROOT / "dvc.yaml").values()} >= {"download", "finetune", "report"}
+
+
+def test_the_docs_say_what_to_set() -> None:
+    assert len(BLOCKS) >= 5

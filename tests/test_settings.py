@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tests.defaults import DEFAULTS
 from turncoat import reading, settings
 from turncoat.errors import TurncoatError
 from turncoat.papers import PAPERS
+from turncoat.papers.mart.method import MartSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -277,3 +279,12 @@ def test_two_files_with_an_arm_of_one_name_are_refused(tmp_path):
         (tmp_path / "papers" / paper / "arms.yaml").write_text("arms:\n  twice: {method: pgd}\n")
     with pytest.raises(TurncoatError, match=r"papers/b/arms.yaml: arms.twice also stands in .*/papers/a/arms.yaml"):
         settings.merged(DEFAULTS, tmp_path)
+
+
+def test_settings_within_settings_keep_what_the_method_says_of_them():
+    """MART's attack starts at Gaussian noise, whatever else somebody says of it."""
+    given = MartSettings.model_validate({"method": "mart", "attack": {"steps": 20}})
+    assert given.attack == MartSettings(method="mart").attack.model_copy(update={"steps": 20})
+    assert given.attack.start == "gaussian"
+    with pytest.raises(ValidationError, match="did you mean steps"):
+        MartSettings.model_validate({"method": "mart", "attack": {"stepps": 20}})

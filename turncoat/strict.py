@@ -14,6 +14,9 @@ Model = TypeVar("Model", bound=BaseModel)
 class Strict(BaseModel):
     """Immutable settings that know all their keys: an unknown one is refused, with the nearest known one named.
 
+    Settings within settings keep what their default says but for the keys that are given: MART's `attack: {steps: 20}`
+    still starts as MART's attack does.
+
     `renamed` has, for a key of earlier versions, what it is called now and in which unit.
     """
 
@@ -32,6 +35,12 @@ class Strict(BaseModel):
                     if key in cls.renamed:
                         hint = f"it is called {cls.renamed[key]}"
                     raise PydanticCustomError("unknown_key", "{key}; {hint}", {"key": key, "hint": hint})
+            nested = {name: field.default for name, field in cls.model_fields.items() if name in value}
+            value = value | {
+                name: default.model_dump() | value[name]
+                for name, default in nested.items()
+                if isinstance(default, Strict) and isinstance(value[name], dict)
+            }
         return value
 
 

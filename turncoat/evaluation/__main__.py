@@ -179,7 +179,7 @@ def _run(given: argparse.Namespace) -> None:
     stored = load_perturbed(perturbed) if name and (perturbed / "perturbed.json").exists() else {}
     missing = [attack for attack, plan in suite.attacks.items() if plan.stored and plan.stored not in stored]
     if missing:
-        where = f"{perturbed} holds no such images" if name else "images for a transfer attack are stored by a study alone"
+        where = f"{perturbed} holds no such images" if name else "a study alone stores images for transfer attacks"
         print(f"left out: {', '.join(missing)}: {where}", flush=True)
         suite = replace(suite, attacks={key: plan for key, plan in suite.attacks.items() if key not in missing})
     if suite.universal and images.held_out is None:

@@ -44,6 +44,11 @@ SEEDS = (0, 1, 2)
 SCHEDULE = {"epochs": 8, "lr": 0.1}
 
 
+def threat(dataset: str) -> dict[str, Any]:
+    """Its papers' for CIFAR-10."""
+    return {"norm": "linf", "epsilon": 8 / 255 if dataset.startswith("cifar10") else 0.15}
+
+
 def params(
     arms: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("digits",)
 ) -> dict[str, Any]:
@@ -54,8 +59,8 @@ def params(
         "arms": {arm: {"method": arm.split("-")[0]} | GRIDS.get(arm, {}) for arm in ARMS},
         "datasets": {
             name: {
-                "data": {"source": name, "train": 40, "validation": 40, "test": 400},
-                "threat": {"norm": "linf", "epsilon": 0.15},
+                "data": {"source": name.partition("-")[0], "train": 40, "validation": 40, "test": 400},
+                "threat": threat(name),
                 "model": "small_cnn" if name == "digits" else "resnet18",
                 "training": SCHEDULE,
                 "finetuning": SCHEDULE,
@@ -174,10 +179,10 @@ def write_cell(root: Path, dataset: str, arm: str, seed: int, n: int = 400, **ch
         "fingerprint": hashlib.sha256(f"{dataset}{arm}{seed}".encode()).hexdigest(),
         "settings": {
             "arm": resolve(dataset, arm),
-            "dataset": {"threat": {"norm": "linf", "epsilon": 0.15}},
+            "dataset": {"threat": threat(dataset)},
             "suite": {"name": "quick", **settings().suites["quick"].model_dump()},
         },
-        "threat": {"norm": "linf", "epsilon": 0.15},
+        "threat": threat(dataset),
         "classes": [str(c) for c in range(10)],
         "best": best,
         "last": {"clean": count(clean), "attacks": {"pgd-20": count(outcomes["pgd-20"])}},

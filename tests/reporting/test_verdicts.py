@@ -26,7 +26,8 @@ from turncoat.reporting import claims, report
 from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.statistics import Interval, paired
 from turncoat.reporting.study import load
-from turncoat.reporting.verdicts import WORDS, Verdict, adjusted, judge, judge_all, rule
+from turncoat.reporting.verdicts import WORDS, Verdict, adjusted, judge, judge_all, own_setting, rule
+from turncoat.settings import ThreatSettings
 from turncoat.settings import load as load_settings
 
 PAPERS = Path(__file__).parents[2] / "turncoat/papers"
@@ -211,6 +212,26 @@ def test_the_claims_own_setting_can_be_reproduced(root: Path, papers: list[Paper
     assert verdict.p_value is not None
     assert verdict.p_value < 0.01  # over three seeds
     assert judge(study, *of(papers, "mart-unlabelled"), "cifar10").own_setting is False  # another network
+
+
+def test_the_own_setting_is_source_and_threat_and_not_a_name(root: Path, papers: list[Paper]) -> None:
+    study, claim = synthetic.study(root, datasets=("cifar10", "mnist", "digits")), of(papers, "rat-universal")[1]
+    sets = study.settings.datasets
+    sets["mine"] = sets["cifar10"].model_copy(update={"model": "resnet20"})
+    sets["mnist"] = sets["mnist"].model_copy(update={"threat": ThreatSettings(epsilon=0.3)})
+    far = sets["cifar10"].threat.model_copy(update={"epsilon": 16 / 255})
+    sets["far"] = sets["cifar10"].model_copy(update={"threat": far})
+    own = {name: own_setting(study, claim, name) for name in ("mine", "cifar10", "mnist", "far", "digits")}
+    assert own == {"mine": True, "cifar10": True, "mnist": True, "far": False, "digits": False}
+    assert own_setting(study, of(papers, "mart-over-trades-pgd")[1], "mine") is False  # another network
+
+
+def test_a_claims_data_set_is_not_missed_where_the_study_has_it_by_another_name(
+    root: Path, papers: list[Paper]
+) -> None:
+    study = synthetic.study(root, datasets=("cifar10-given",))
+    on = [verdict.dataset for verdict in judge_all(study, papers) if verdict.claim == "rat-universal"]
+    assert on == ["cifar10-given", "mnist"]
 
 
 def test_the_effect_is_the_mean_over_seeds_of_the_records_differences(root: Path, papers: list[Paper]) -> None:

@@ -5,6 +5,7 @@ a single attack says that it finds less than a stronger one. That is no reason t
 under this very attack, or a larger suite would decide less than a small one: the word stands, with a note beside it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -29,6 +30,8 @@ Word = Literal[
 WORDS: tuple[Word, ...] = get_args(Word)
 DECIDED = WORDS[:5]  # by an interval over seeds and images: the family of tests that Holm's adjustment is over
 HOLDS = WORDS[:2]
+# The adversary of the papers that name these data sets: norm, epsilon.
+THREATS = {"mnist": ("linf", 0.3), "cifar10": ("linf", 8 / 255), "cifar100": ("linf", 8 / 255)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
     for paper in papers:
         for claim in paper.claims:
             studied = [name for name in study.settings.study.every if study.task(name) in claim.tasks]
-            absent = [dataset for dataset in claim.datasets if dataset not in studied]
+            there = {source_of(study, name) for name in studied}
+            absent = [source for source in claim.datasets if source not in there]
             verdicts += [judge(study, paper, claim, dataset) for dataset in [*studied, *absent]]
     return adjusted(verdicts)
 
@@ -212,12 +216,23 @@ def _best(own: bool, why: str) -> tuple[Word, str]:
 
 
 def own_setting(study: Study, claim: Claim, dataset: str) -> bool:
-    """Whether the data set, and the network where the claim names one, are the ones that the claim is about."""
-    if dataset not in claim.datasets:
-        return False
-    if dataset not in study.settings.datasets or not claim.networks:
-        return True
-    return study.settings.datasets[dataset].model in claim.networks
+    """Whether data source, threat and, where the claim names any, network are what the claim is about.
+
+    The name of the entry in params.yaml is of no account: `cifar10-given` is CIFAR-10.
+    """
+    plan = study.settings.datasets.get(dataset)
+    source = source_of(study, dataset)
+    if source not in claim.datasets or plan is None:
+        return source in claim.datasets
+    norm, epsilon = THREATS.get(source, (plan.threat.norm, plan.threat.epsilon))
+    same = plan.threat.norm == norm and math.isclose(plan.threat.epsilon, epsilon, rel_tol=1e-3)
+    return same and (not claim.networks or plan.model in claim.networks)
+
+
+def source_of(study: Study, dataset: str) -> str:
+    """What the images of an entry of params.yaml are."""
+    plan = study.settings.datasets.get(dataset)
+    return plan.data.source if plan else dataset
 
 
 def _lack(study: Study, measured: Measurement, dataset: str) -> str | None:

@@ -10,10 +10,12 @@ values are those of running one after another.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +47,20 @@ def main() -> None:
         from stages.cluster.queue import check_alone
 
         check_alone()
+        signal.signal(signal.SIGTERM, stop)
         sys.exit(repro(settings, plan, at_once, environment))
+
+
+def stop(number: int, _: object) -> None:
+    """End all that was started here, which `kill`, unlike Ctrl-C, does not reach: else cells would go on unseen."""
+    import psutil
+
+    signal.signal(number, signal.SIG_IGN)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+    print("ended by a signal; what was begun goes on when `make repro` is run again", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
 
 
 def repro(settings: Settings, plan: dict[str, Cell], at_once: int, environment: dict[str, str]) -> int:

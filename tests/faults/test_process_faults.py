@@ -12,6 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -96,6 +97,26 @@ def test_01_a_training_killed_three_times(finished: Path, tmp_path: Path, device
     stage(undisturbed, "finetune", *CELL)
     for path in (undisturbed / "models/digits/mart/0").iterdir():
         assert sha256(disturbed / path.relative_to(undisturbed)) == sha256(path)
+
+
+@pytest.mark.fault(1, "`kill` of `make repro` itself", "all that it started ends with it; run again, it goes on")
+def test_01_the_whole_study_ended_by_kill(finished: Path, tmp_path: Path) -> None:
+    folder = copy(finished, tmp_path / "study")
+    edit(folder, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=500))
+    head = subprocess.Popen(
+        [sys.executable, "-m", "stages.repro"], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: list((folder / ".scratch").glob("*/lock")), head)
+    started = psutil.Process(head.pid).children(recursive=True)
+    assert len(started) > 2
+    head.terminate()
+    _, said = head.communicate(timeout=60)
+    assert head.returncode == 128 + signal.SIGTERM
+    assert said.splitlines()[-1] == "ended by a signal; what was begun goes on when `make repro` is run again"
+    assert psutil.wait_procs(started, timeout=20)[1] == []
+    edit(folder, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=1))
+    shell(folder, sys.executable, "-m", "stages.repro")
+    assert sha256(folder / "reports/summary.json") == sha256(finished / "reports/summary.json")
 
 
 # ---------------------------------------------------------------------------------- fault 2: changed while unfinished

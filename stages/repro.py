@@ -56,9 +56,10 @@ def stop(number: int, _: object) -> None:
     import psutil
 
     signal.signal(number, signal.SIG_IGN)
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            child.terminate()
+    for _ in range(3):  # one may have been starting another
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.terminate()
     print("ended by a signal; what was begun goes on when `make repro` is run again", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 

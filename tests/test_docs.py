@@ -11,7 +11,7 @@ from stages.pipeline import cells
 from turncoat.papers import PAPERS
 from turncoat.papers.arms import check_arms
 from turncoat.reading import read_yaml
-from turncoat.settings import Settings, load
+from turncoat.settings import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -120,7 +120,7 @@ BLOCKS = [
     pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
     for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), flags=re.M | re.S))
-    if set(yaml.safe_load(block)) <= set(Settings.model_fields)
+    if page.name != "cluster.md"  # whose block is a file of its own
 ]
 
 
@@ -129,7 +129,8 @@ def test_what_is_to_be_set_in_params_yaml_is_taken(block: str, tmp_path: Path) -
     """Each block of settings in the docs, put among those of params.yaml; what a data set lacks is digits'."""
     values = read_yaml(ROOT / "params.yaml")
     digits = values["datasets"]["digits"]
-    for section, entries in yaml.safe_load(block).items():
+    given = yaml.safe_load(block)
+    for section, entries in ({"datasets": {"mine": given}} if set(given) == {"data"} else given).items():
         if section == "datasets":
             entries = {name: digits | entry for name, entry in entries.items()}
         values[section] = values.get(section, {}) | entries

@@ -234,6 +234,7 @@ def test_a_black_box_and_what_it_leaves_out(
         ((*MINE, *ON, "--data", "none"), "none: no such file or folder"),
         ((*MINE, *ON, "--weights", "no.pth"), "weights no.pth: no such file"),
         ((*MINE, *ON, "--model", "nett.py:build"), "nett.py: no such file"),
+        ((*MINE, *ON, "--model", "~nobody-here/net.py:build"), "~nobody-here/net.py: "),
         ((*MINE, *ON, "--model", "net.py:bild"), "net.py has no function or class bild"),
         ((*MINE, *ON, "--model-args", "width"), "--model-args: name=value wanted"),
         ((*MINE, *ON, "--model-args", "width=3"), "the weights do not fit the network"),

@@ -99,7 +99,11 @@ def test_01_a_training_killed_three_times(finished: Path, tmp_path: Path, device
         assert sha256(disturbed / path.relative_to(undisturbed)) == sha256(path)
 
 
-@pytest.mark.fault(1, "`kill` of `make repro` itself", "all that it started ends with it; run again, it goes on")
+@pytest.mark.fault(
+    1,
+    "`kill` of `make repro` itself",
+    "all that it started ends with it; run again, the study is what it would have been",
+)
 def test_01_the_whole_study_ended_by_kill(finished: Path, tmp_path: Path) -> None:
     folder = copy(finished, tmp_path / "study")
     edit(folder, lambda params: params["datasets"]["digits"]["finetuning"].update(epochs=500))

@@ -203,6 +203,7 @@ def _run(given: argparse.Namespace) -> None:
         parameters=sum(value.numel() for value in network.parameters()),
         dataset=str(name),
         source=source,
+        met=images.which,
         classes=[*images.classes, *map(str, range(len(images.classes), given.classes or 0))],
         threat=threat,
         suite={"name": given.suite, **_as_run(settings.suites[given.suite], met, given)},

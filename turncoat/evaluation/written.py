@@ -70,7 +70,8 @@ class About:
     Attributes:
         name: as the command line names the network. told: file, checksum, normalisation.
         parameters: how many the network has. dataset: a name in params.yaml, or that of the images.
-        source: what RobustBench calls the data set. suite: its name and the settings that it ran with.
+        source: what RobustBench calls the data set. met: which of its sets, test, validation or all.
+        suite: its name and the settings that it ran with.
         command: what made the files.
     """
 
@@ -79,6 +80,7 @@ class About:
     parameters: int
     dataset: str
     source: str
+    met: str
     classes: Sequence[str]
     threat: Threat
     suite: Mapping[str, Any]
@@ -94,7 +96,8 @@ def write(files: Files, result: Evaluation, about: About, keeper: Keeper | None,
         told = about.told["sha256"] if list(about.told) == ["sha256"] else dict(about.told)  # the file says the rest
         threat = {"norm": about.threat.norm, "epsilon": about.threat.epsilon}
         found = measurements(result, about.classes) | {"flags": flag_rows(result.flags)}
-        write_json(files.json, {"model": told, "threat": threat, "suite": about.suite["name"], **found})
+        head = {"model": told, "threat": threat, "suite": about.suite["name"], "met": about.met}
+        write_json(files.json, head | found)
     if files.robustbench:
         write_json(files.robustbench, model_info(result, about.name, about.source, about.threat))
     if files.save and keeper is not None:

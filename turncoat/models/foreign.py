@@ -80,10 +80,17 @@ def source_of(model: str) -> Path | None:
         return None
     place = model.rpartition(":")[0]
     if place.endswith(".py"):
-        return Path(place).expanduser()
+        return _file(place)
     with _folder_on_path():
         found = importlib.util.find_spec(place)
     return Path(found.origin) if found and found.origin else None
+
+
+def _file(place: str) -> Path:
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise TurncoatError(f"{place}: {error}") from error
 
 
 def _library(name: str) -> Any:
@@ -143,7 +150,7 @@ def _module(place: str) -> ModuleType:
     if not place.endswith(".py"):
         with _folder_on_path():
             return importlib.import_module(place)
-    path = Path(place).expanduser().resolve()
+    path = _file(place).resolve()
     known = f"turncoat_factory_{path.stem}_{abs(hash(str(path)))}"  # once a process: its classes stay the same
     if known not in sys.modules:
         spec = importlib.util.spec_from_file_location(known, path)

@@ -97,7 +97,7 @@ class Claim(Strict):
     needs: Needed | None = None
 
     def measurement(self, dataset: str) -> Measurement:
-        """What decides the claim on the data set."""
+        """What decides the claim on a data set, by its source or by an entry's name."""
         instead = self.on.get(dataset)
         return self.measured.model_copy(update=instead.model_dump(exclude_none=True)) if instead else self.measured
 

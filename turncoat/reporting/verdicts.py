@@ -30,7 +30,7 @@ Word = Literal[
 WORDS: tuple[Word, ...] = get_args(Word)
 DECIDED = WORDS[:5]  # by an interval over seeds and images: the family of tests that Holm's adjustment is over
 HOLDS = WORDS[:2]
-# The adversary of the papers that name these data sets: norm, epsilon.
+# The adversary that work on these data sets names (Madry et al. 2018; RobustBench): norm, epsilon.
 THREATS = {"mnist": ("linf", 0.3), "cifar10": ("linf", 8 / 255), "cifar100": ("linf", 8 / 255)}
 
 
@@ -74,7 +74,7 @@ def judge_all(study: Study, papers: Iterable[Paper]) -> list[Verdict]:
         for claim in paper.claims:
             studied = [name for name in study.settings.study.every if study.task(name) in claim.tasks]
             there = {source_of(study, name) for name in studied}
-            absent = [source for source in claim.datasets if source not in there]
+            absent = [source for source in claim.datasets if source not in there | set(studied)]
             verdicts += [judge(study, paper, claim, dataset) for dataset in [*studied, *absent]]
     return adjusted(verdicts)
 
@@ -88,7 +88,7 @@ def adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     """The verdict on one claim on one data set: on the tuned arms where the study has both, else on those named."""
-    measured = claim.measurement(dataset)
+    measured = claim.measurement(dataset if dataset in claim.on else source_of(study, dataset))
     given = _judged(study, paper, claim, dataset, measured)
     if measured.arm == measured.against or dataset not in study.settings.study.datasets:
         return given

@@ -14,8 +14,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class Strict(BaseModel):
     """Immutable settings that know all their keys: an unknown one is refused, with the nearest known one named.
 
-    Settings within settings, one level down, keep what their default says but for the keys that are given: MART's
-    `attack: {steps: 20}` still starts as MART's attack does.
+    Settings within settings, one level down, keep what their default says but for the keys that are given: a
+    method's `attack: {steps: 20}` still starts as this method's attack does.
 
     `renamed` has, for a key of earlier versions, what it is called now and in which unit.
     """

@@ -89,7 +89,7 @@ def test_a_network_of_ones_own_on_images_of_ones_own(
 
 
 @pytest.mark.parametrize(
-    ("sets", "said", "labels"),
+    ("sets", "said", "number_met"),
     [
         ({"train": 0, "test": 3}, "60 test images of 60", 3),
         ({"train": 0, "val": 3}, "60 validation images, for there is no test set, of 60", 3),
@@ -99,12 +99,12 @@ def test_a_network_of_ones_own_on_images_of_ones_own(
 def test_the_set_that_a_network_was_trained_by_is_not_attacked(
     sets: dict[str, int],
     said: str,
-    labels: int,
+    number_met: int,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each set has images of its own brightness, so that the predictions tell which was met."""
+    """Each set has images of its own brightness, which tells the set that was met."""
     arrays = {f"x_{name}": np.full((60, 8, 8), 80 * number, np.uint8) for name, number in sets.items()}
     arrays |= {f"y_{name}": np.arange(60) % 10 for name in sets}
     np.savez(folder / "sets.npz", **arrays)
@@ -118,7 +118,7 @@ def test_the_set_that_a_network_was_trained_by_is_not_attacked(
     with pytest.raises(SystemExit):
         command(monkeypatch, *MINE, *ON, "--data", "sets.npz")
     assert said in capsys.readouterr().out
-    assert met == pytest.approx([80 * labels / 255])
+    assert met == pytest.approx([80 * number_met / 255])
 
 
 def test_what_was_done_to_the_images_is_said_before_they_are_attacked(

@@ -73,3 +73,24 @@ def test_of_two_studies_of_a_claim_the_more_precise_stands_in_the_readme(tmp_pat
     for both in (rows + wide, wide + rows):
         assert "(`narrow`)" in atlas.lines(PAPERS, both)
         assert "(`wide`)" not in atlas.lines(PAPERS, both)
+
+
+def test_the_headline_takes_the_most_precise_study_of_a_data_set_and_names_the_undecided() -> None:
+    paper = next(paper for paper in PAPERS if paper.name == "rat")
+    claim = next(claim.id for claim in paper.claims if claim.kind == "headline")
+
+    def row(dataset: str, word: str, half: float, counts: bool = True) -> atlas.Row:
+        return {
+            "claim": claim,
+            "study": "s",
+            "dataset": dataset,
+            "word": word,
+            "counts": counts,
+            "interval": [-half, half],
+        }
+
+    rows = [row("digits", "reproduced", 2), row("digits", "not reproduced", 1), row("mnist", "inconclusive", 1),
+            row("cifar10", "reproduced", 3), row("cifar10", "unreliable", 1, counts=False)]  # fmt: skip
+    for given in (rows, rows[::-1]):
+        first = atlas.headline(paper, given).split(";")[0]
+        assert first.endswith("on 1 of 2 data sets (cifar10, digits), undecided on mnist")

@@ -59,14 +59,18 @@ def _counted(claim: Claim, rows: Sequence[Row]) -> str:
     what = f"{measured.arm} {how} {measured.against} under {measured.metric}"
     if (second := measured.against_metric) and second != measured.metric:
         what += f" (against {second})"
-    decided = {row["dataset"] for row in rows if row["counts"] and row["word"] != "inconclusive"}
-    holds = {row["dataset"] for row in rows if row["counts"] and row["word"] in HOLDS}
-    measured_on = {row["dataset"] for row in rows if row["study"]}
-    if not measured_on:
+    best: dict[str, Row] = {}  # of a data set's studies the verdict with the narrowest interval, else what there is
+    for row in sorted((row for row in rows if row["study"]), key=lambda row: (row["counts"], _precision(row))):
+        best[row["dataset"]] = row
+    decided = [name for name, row in best.items() if row["counts"] and row["word"] != "inconclusive"]
+    if not best:
         return f"{what}: not run"
     if not decided:
-        return f"{what}: measured on {', '.join(sorted(measured_on))}, decided on none"
-    return f"{what} on {len(holds)} of {len(decided)} data sets ({', '.join(sorted(decided))})"
+        return f"{what}: measured on {', '.join(sorted(best))}, decided on none"
+    holds = [name for name in decided if best[name]["word"] in HOLDS]
+    told = f"{what} on {len(holds)} of {len(decided)} data sets ({', '.join(sorted(decided))})"
+    rest = sorted(best.keys() - set(decided))
+    return told + f", undecided on {', '.join(rest)}" * bool(rest)
 
 
 def lines(papers: Sequence[Paper], rows: Sequence[Row]) -> str:

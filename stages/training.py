@@ -1,6 +1,6 @@
 """Training a cell, as the baseline and the finetune stage do it (no stage itself)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from turncoat.methods.base import Task
 from turncoat.papers.arms import Section, arm_settings, method_class, schedule
 from turncoat.papers.index import module_of
 from turncoat.settings import ArmSettings, DatasetSettings, Settings, TrainingSettings
-from turncoat.training import Compute, fingerprint, initialised, parallel, resolve, train_cell
+from turncoat.training import Compute, copied_cell, fingerprint, initialised, parallel, resolve, train_cell
 from turncoat.training.agreement import PRIMARY
 from turncoat.training.dense_validation import dense_validator
 from turncoat.training.validation import validator
@@ -135,27 +135,35 @@ def train(
         f"{', compiled' * bool(compute.compile)}, {steps.epochs} epochs",
         flush=True,
     )
-    key = fingerprint({"cell": cell, **resolved}, inputs, [__name__, module_of(plan.method)])
+    modules = [__name__, module_of(plan.method)]
+    key = fingerprint({"cell": cell, **resolved}, inputs, modules)
+    shared = section == "arms" and not folder and parallel.size() == 1
+    names = settings.study.pretrained if shared else []
+    twin = next((name for name in names if _is_twin(name, cell, resolved, inputs, modules)), None)
     with tracking.open(f"{dataset}/{arm}/{seed}", key, settings=resolved) as tracker:
-        summary = train_cell(
-            method,
-            train_split,
-            steps,
-            compute,
-            cell=cell,
-            settings=resolved,
-            key=key,
-            folder=folder or own,
-            validate=_validator(images, compute, threat, seed),
-            log=tracker.log,
-            about=about,
-        )
+        written: dict[str, Any] = {"cell": cell, "settings": resolved, "key": key, "log": tracker.log, "about": about}
+        written["folder"] = folder or own
+        if twin:
+            print(f"as pretrained.{twin} was trained: its weights are taken", flush=True)
+            summary = copied_cell(method, pretrained_folder(dataset, seed) / twin, **written)
+        else:
+            validate = _validator(images, compute, threat, seed)
+            summary = train_cell(method, train_split, steps, compute, validate=validate, **written)
         tracker.final(tracking.summary(summary))
     best = summary["validation"]["best"]
     what = "" if images.task == "classification" else f"{PRIMARY[images.task]} "
     measured = f"validation {what}clean {best['clean']:.1%}, PGD-10 {best['robust']:.1%}"
     print(f"best epoch {summary['best_epoch']}: {measured}", flush=True)
     return summary
+
+
+def _is_twin(
+    name: str, cell: Mapping[str, Any], resolved: Mapping[str, Any], inputs: Sequence[Path], modules: Sequence[str]
+) -> bool:
+    """Whether `pretrained.<name>` was trained for this data set and seed by the same settings, inputs and code."""
+    file = pretrained_folder(cell["dataset"], cell["seed"]) / name / "training.json"
+    twin = {"cell": {**cell, "arm": f"pretrained-{name}"}, **resolved}
+    return file.exists() and bool(read_json(file)["fingerprint"] == fingerprint(twin, inputs, modules))
 
 
 def _validator(

@@ -1,6 +1,6 @@
 """The one training loop, which knows no method, and what it stands on."""
 
-from turncoat.training.cell import given_cell, initialised, train_cell
+from turncoat.training.cell import copied_cell, given_cell, initialised, train_cell
 from turncoat.training.checkpoint import Checkpoint, Scratch, duration, duration_file, fingerprint
 from turncoat.training.compute import Compute, resolve
 from turncoat.training.loop import Trainable, Trained, fit
@@ -12,6 +12,7 @@ __all__ = [
     "Scratch",
     "Trainable",
     "Trained",
+    "copied_cell",
     "duration",
     "duration_file",
     "fingerprint",

@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from turncoat import models
 from turncoat.data.batches import DeviceSplit
-from turncoat.files import sha256, write_json
+from turncoat.files import read_json, sha256, write_json
 from turncoat.randomness import seed_of
 from turncoat.settings import TrainingSettings
 from turncoat.training import parallel
@@ -73,6 +74,40 @@ def train_cell(
         scratch.clear()
     parallel.of_first(summary)
     return summary
+
+
+def copied_cell(
+    method: Trainable,
+    twin: Path,
+    *,
+    cell: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    key: str,
+    folder: Path,
+    log: Callable[[int, dict[str, float]], None],
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Write the files of a cell as training it would, out of those of a `twin` that was trained in the same way.
+
+    Args:
+        twin: the folder of a cell of the same settings, seed, inputs and code. The rest: as of `train_cell`.
+
+    Returns: the content of training.json.
+    """
+    before, history = read_json(twin / "training.json"), read_json(twin / "history.json")
+    for row in history:
+        log(int(row["epoch"]), row)
+    best_weights, last_weights = (load_file(twin / f"{name}.safetensors") for name in ("best", "last"))
+    images = before["cost"]["images"]
+    passes = {"images": images} | {name: before["cost"][name] * images for name in ("forward", "backward")}
+    outcome = Trained(history, best_weights, last_weights, best_epoch=before["best_epoch"], passes=passes)
+    best = history[outcome.best_epoch - 1]
+    deployed = method.deploy(method.model)
+    if (seconds := duration_file(before["fingerprint"])).exists():
+        write_json(duration_file(key), read_json(seconds))
+    return _write(
+        folder, deployed, outcome, best, cell=cell, settings=settings, key=key, epochs=before["epochs"], about=about
+    )
 
 
 def given_cell(

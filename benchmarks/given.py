@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    settings = load().datasets[given.dataset]
+    settings = load().datasets.get(given.dataset)
+    if settings is None or settings.baseline is None:
+        parser.error(f"--dataset {given.dataset}: no data set of params.yaml or the shelves with a given baseline")
     brought = named_images(given.dataset, settings.data, Path("data") / given.dataset)
     model, told = given_classifier(settings, len(brought.classes), brought.shape, brought.mean, brought.std)
     model = model.requires_grad_(False)

@@ -95,10 +95,10 @@ def study() -> tuple[Settings, dict[str, Cell]]:
     return made(*read, "params.yaml"), cells(values, ROOT / "dvc.yaml")
 
 
-def forward_flop(shape: tuple[int, int, int], classes: int) -> float:
+def forward_flop(shape: tuple[int, int, int], classes: int, model: str = NETWORK) -> float:
     """FLOP of one image's forward pass."""
     with torch.device("meta"):
-        network = models.Classifier(NETWORK, classes, shape, [0.5] * shape[0], [0.5] * shape[0]).eval()
+        network = models.Classifier(model, classes, shape, [0.5] * shape[0], [0.5] * shape[0]).eval()
         images = torch.empty(1, *shape)
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         network(images)
@@ -115,7 +115,11 @@ def training_flop(settings: Settings, dataset: str, arm: str, flop: float) -> fl
     task = Task(Threat(plan.threat.norm, plan.threat.epsilon), classes)
     steps = method_class(own.method)(own, task).attack_steps
     passes = 2 * steps + BESIDE.get(own.method, 3)
-    return passes * flop * images * schedule(settings, dataset, arm).epochs
+    plans = schedule(settings, dataset, arm)
+    few = getattr(own, "subset", None)  # of some methods the number of images they train on, of another a name
+    images = min(images, few) if isinstance(few, int) else images
+    an_epoch = plans.steps * plans.batch_size if plans.steps else images
+    return passes * flop * an_epoch * plans.epochs
 
 
 def costs(settings: Settings, plan: Mapping[str, Cell], card: Card) -> dict[str, float]:

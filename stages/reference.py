@@ -89,7 +89,7 @@ def atlas(folder: Path | None = None, readme: Path = Path("README.md")) -> None:
     Raises:
         TurncoatError: the marks around the table are not in `readme`; nothing is written then.
     """
-    from turncoat.files import write_atomic, write_json
+    from turncoat.files import read_json, write_atomic, write_json
     from turncoat.papers import chapters
     from turncoat.reporting import atlas, kept, study
 
@@ -101,7 +101,7 @@ def atlas(folder: Path | None = None, readme: Path = Path("README.md")) -> None:
         studies[name] = study.load(settings, resolve, BUILT / name, kept=True)
     rows, target = atlas.table(studies, papers), folder or kept.FOLDER
     text = atlas.written(readme.read_text(), atlas.lines(papers, rows), readme)
-    write_atomic(target / "atlas.html", atlas.page(papers, rows))
+    write_atomic(target / "atlas.html", atlas.page(papers, rows, read_json(kept.FOLDER / "costs.json")))
     write_json(target / "atlas.json", rows)
     write_atomic(readme, text)
     print(f"{target / 'atlas.html'}: {sum(row['counts'] for row in rows)} verdicts in {len(rows)} rows")

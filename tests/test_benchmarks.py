@@ -16,6 +16,7 @@ from tests.defaults import DEFAULTS
 from turncoat import data, models
 from turncoat.attacks import Threat
 from turncoat.data.batches import resident
+from turncoat.files import read_json
 from turncoat.methods.base import Task
 from turncoat.papers.arms import arm_settings, method_class, schedule
 from turncoat.settings import ComputeSettings, load
@@ -127,3 +128,11 @@ def test_ours_is_faster_than_the_fastest_peer(given, job, images, rounds, margin
     for run in results["turncoat"]:
         assert 0 < run.get("robust", 1) < images, "an attack that has nothing to do, or does nothing, is soon through"
     assert ratios(results["torchattacks"], results["turncoat"], "seconds") > margin
+
+
+def test_the_costs_of_the_claims_are_those_that_are_kept():
+    from benchmarks import claim_costs
+
+    assert claim_costs.costs() == read_json(ROOT / "reports/reference/costs.json"), (
+        "run python -m benchmarks.claim_costs"
+    )

@@ -8,6 +8,7 @@ from stages import reference
 from tests.reporting import synthetic
 from tests.reporting.conftest import ARMS
 from turncoat.errors import TurncoatError
+from turncoat.files import read_json
 from turncoat.papers import chapters
 from turncoat.reporting import atlas, kept
 
@@ -61,7 +62,7 @@ def test_nothing_under_a_blocking_flag_counts(tmp_path: Path) -> None:
     claims = {row["claim"] for row in mine}
     assert any(row["counts"] for row in clean if row["claim"] in claims)
     assert atlas.headline(PAPERS[0], clean) != atlas.headline(PAPERS[0], flagged)
-    assert "attacks fail" in atlas.page(PAPERS, flagged)
+    assert "attacks fail" in atlas.page(PAPERS, flagged, {})
 
 
 def test_of_two_studies_of_a_claim_the_more_precise_stands_in_the_readme(tmp_path: Path) -> None:
@@ -94,3 +95,23 @@ def test_the_headline_takes_the_most_precise_study_of_a_data_set_and_names_the_u
     for given in (rows, rows[::-1]):
         first = atlas.headline(paper, given).split(";")[0]
         assert first.endswith("on 1 of 2 data sets (cifar10, digits), undecided on mnist")
+
+
+def test_costs_are_told_of_claims_without_a_verdict_in_their_own_setting_alone() -> None:
+    costs = read_json(ROOT / kept.FOLDER / "costs.json")
+    claims = [claim for paper in PAPERS for claim in paper.claims]
+    assert costs.keys() == {claim.id for claim in claims if claim.datasets}, "run python -m benchmarks.claim_costs"
+    rows = [{"claim": "rat-universal", "counts": True, "own_setting": True},
+            {"claim": "rat-fgsm", "counts": True, "own_setting": False},
+            {"claim": "rat-pgd", "counts": False, "own_setting": True}]  # fmt: skip
+    left = {row["claim"]: row for row in atlas.outstanding(PAPERS, rows, costs)}
+    assert left.keys() == costs.keys() - {"rat-universal"}
+    assert left["mart-over-pgd"]["network"] == "resnet18"
+    assert left["mart-over-pgd"]["gpu_hours"] == costs["mart-over-pgd"]["gpu_hours"] > 0
+
+
+def test_what_was_not_run_says_what_is_missing(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, n=200)
+    rows = atlas.table({"s": synthetic.study(tmp_path, arms=ARMS)}, PAPERS)
+    why = next(row["why"] for row in rows if row["claim"] == "atop-cifar100")
+    assert why == "no kept study has measured autoattack of atop-authors and purifier-authors"

@@ -41,10 +41,32 @@ def table(studies: Mapping[str, Study], papers: Sequence[Paper]) -> list[Row]:
     for paper in papers:
         for claim in paper.claims:
             lacking: Row = {"paper": paper.name, "claim": claim.id, "dataset": "", "word": "not run"}
-            lacking |= {"counts": False, "study": None}
+            lacking |= {"counts": False, "study": None, "why": _lacking(claim)}
             mine = sorted(found.get((paper.name, claim.id), [lacking]), key=lambda row: row["dataset"])
             rows += [{"says": claim.says, "kind": claim.kind} | row for row in mine]
     return rows
+
+
+def _lacking(claim: Claim) -> str:
+    measured = claim.measured
+    arms = " and ".join(dict.fromkeys([measured.arm, measured.against]))
+    metrics = " and ".join(dict.fromkeys([measured.metric, measured.against_metric or measured.metric]))
+    return f"no kept study has measured {metrics} of {arms}"
+
+
+def outstanding(papers: Sequence[Paper], rows: Sequence[Row], costs: Mapping[str, Row]) -> list[Row]:
+    """The claims without a verdict in their own setting, and what the cells for one would take.
+
+    Args:
+        costs: by claim; what stands in each is said in benchmarks/claim_costs.py.
+    """
+    judged = {row["claim"] for row in rows if row["counts"] and row.get("own_setting")}
+    claims = [(paper, claim) for paper in papers for claim in paper.claims]
+    return [
+        {"paper": paper.name, "claim": claim.id} | dict(costs[claim.id])
+        for paper, claim in claims
+        if claim.id in costs and claim.id not in judged
+    ]
 
 
 def headline(paper: Paper, rows: Sequence[Row]) -> str:
@@ -56,7 +78,10 @@ def headline(paper: Paper, rows: Sequence[Row]) -> str:
 def _counted(claim: Claim, rows: Sequence[Row]) -> str:
     measured = claim.measured
     how = {"higher": "ahead of", "lower": "below", "level": "level with"}[measured.direction]
-    what = f"{measured.arm} {how} {measured.against} under {measured.metric}"
+    under = "on clean images" if measured.metric == "clean" else f"under {measured.metric}"
+    what = f"{measured.arm} {how} {measured.against} {under}"
+    if "classification" not in claim.tasks:
+        what += f" in {' and '.join(claim.tasks)}"
     if (second := measured.against_metric) and second != measured.metric:
         what += f" (against {second})"
     best: dict[str, Row] = {}  # of a data set's studies the verdict with the narrowest interval, else what there is
@@ -108,11 +133,15 @@ def _precision(row: Row) -> float:
     return float(low - high)
 
 
-def page(papers: Sequence[Paper], rows: Sequence[Row]) -> str:
-    """The page as HTML, self-contained; the same rows give the same bytes."""
+def page(papers: Sequence[Paper], rows: Sequence[Row], costs: Mapping[str, Row]) -> str:
+    """The page as HTML, self-contained; the same rows and costs give the same bytes."""
     datasets = sorted({row["dataset"] for row in rows if row["study"]})
     heads = [(paper, headline(paper, rows)) for paper in papers]
-    text = environment().get_template("atlas.html.j2").render(rows=rows, datasets=datasets, heads=heads)
+    text = (
+        environment()
+        .get_template("atlas.html.j2")
+        .render(rows=rows, datasets=datasets, heads=heads, outstanding=outstanding(papers, rows, costs))
+    )
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip()) + "\n"
 
 

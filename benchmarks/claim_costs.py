@@ -8,6 +8,7 @@ arms and the baseline, in three seeds, each evaluated by AutoAttack on 1,000 ima
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,12 @@ def setting(settings: Settings, claim: Claim) -> tuple[str, str] | None:
     return None
 
 
-def purifier_flop(settings: Settings, arm: str, shape: tuple[int, int, int]) -> float:
-    """FLOP of one image through the purifier of an arm; 0 where it has none."""
-    raw = settings.arms[arm]
+def purifier_flop(
+    settings: Settings, arm: str, shape: tuple[int, int, int], section: Mapping[str, Any] | None = None
+) -> float:
+    """FLOP of one image through the purifier of an arm, which RT3 calls for each of four masks; 0 where it has none."""
+    raw = (section or settings.arms)[arm]
+    calls = 4 if raw.get("transform") == "rt3" else 1
     raw = settings.pretrained[raw["purifier"]] if "purifier" in raw else raw
     if raw["method"] != "purifier":
         return 0.0
@@ -52,7 +56,16 @@ def purifier_flop(settings: Settings, arm: str, shape: tuple[int, int, int]) -> 
         images, masks = torch.empty(1, *shape), torch.empty(1, 1, *shape[1:])
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         purifier.outputs(images, masks)
-    return float(counted.get_total_flops())
+    return calls * float(counted.get_total_flops())
+
+
+def foundations(settings: Settings, arms: Sequence[str]) -> set[str]:
+    """What the arms build on under `pretrained`, but for what equals one of them and is not trained twice."""
+    built = {
+        name for arm in arms for name in (settings.arms[arm].get("purifier"), settings.arms[arm].get("classifier"))
+    }
+    plain = [{key: value for key, value in settings.arms[arm].items() if key != "says"} for arm in arms]
+    return {name for name in built & settings.pretrained.keys() if settings.pretrained[name] not in plain}
 
 
 def cost(settings: Settings, claim: Claim, card: scale.Card) -> dict[str, Any] | None:
@@ -65,6 +78,9 @@ def cost(settings: Settings, claim: Claim, card: scale.Card) -> dict[str, Any] |
     arms = list(dict.fromkeys([claim.measured.arm, claim.measured.against]))
     plain = scale.forward_flop(shape, classes, network)
     training = scale.training_flop(settings, dataset, "baseline", plain)
+    for name in foundations(settings, arms):
+        flop = plain + purifier_flop(settings, name, shape, settings.pretrained)
+        training += scale.training_flop(settings, dataset, name, flop, "pretrained")
     evaluation = 0.0
     for arm in arms:
         flop = plain + purifier_flop(settings, arm, shape)

@@ -18,7 +18,7 @@ from stages.pipeline import Cell, cells
 from turncoat import models
 from turncoat.attacks import Threat
 from turncoat.methods.base import Task
-from turncoat.papers.arms import arm_settings, method_class, schedule
+from turncoat.papers.arms import Section, arm_settings, method_class, schedule
 from turncoat.settings import Settings, made, merged
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ SETS = {
 }
 # Passes' worth of a training image beside its attack, two a step: a forward and a backward pass are three (see
 # docs/performance.md, whose table this is).
-BESIDE = {"trades": 7, "mart": 6, "advamd": 9}
+BESIDE = {"trades": 7, "mart": 6, "advamd": 9, "rat": 6}
 EVALUATION = 0.5 * 9_800 * 1_000  # passes of AutoAttack on 1,000 images, of which half stand
 
 
@@ -105,19 +105,20 @@ def forward_flop(shape: tuple[int, int, int], classes: int, model: str = NETWORK
     return float(counted.get_total_flops())
 
 
-def training_flop(settings: Settings, dataset: str, arm: str, flop: float) -> float:
+def training_flop(settings: Settings, dataset: str, arm: str, flop: float, section: Section = "arms") -> float:
     """FLOP of training an arm ("baseline": from scratch), at `flop` for an image's forward pass."""
     plan = settings.datasets[dataset]
     images, _, classes = SETS[dataset]
     if arm == "baseline":
         return 3 * flop * images * plan.training.epochs
-    own = arm_settings(settings, arm)
+    own = arm_settings(settings, arm, section)
     task = Task(Threat(plan.threat.norm, plan.threat.epsilon), classes)
     steps = method_class(own.method)(own, task).attack_steps
     passes = 2 * steps + BESIDE.get(own.method, 3)
-    plans = schedule(settings, dataset, arm)
+    plans = schedule(settings, dataset, arm, section)
     few = getattr(own, "subset", None)  # of some methods the number of images they train on, of another a name
-    images = min(images, few) if isinstance(few, int) else images
+    if isinstance(few, int) and getattr(own, "beside", "") != "train":
+        images = min(images, few)
     an_epoch = plans.steps * plans.batch_size if plans.steps else images
     return passes * flop * an_epoch * plans.epochs
 

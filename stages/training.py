@@ -137,7 +137,7 @@ def train(
     )
     modules = [__name__, module_of(plan.method)]
     key = fingerprint({"cell": cell, **resolved}, inputs, modules)
-    shared = section == "arms" and not folder and parallel.size() == 1
+    shared = section == "arms" and arm != "baseline" and not folder and parallel.size() == 1
     names = settings.study.pretrained if shared else []
     twin = next((name for name in names if _is_twin(name, cell, resolved, inputs, modules)), None)
     with tracking.open(f"{dataset}/{arm}/{seed}", key, settings=resolved) as tracker:
@@ -145,7 +145,7 @@ def train(
         written["folder"] = folder or own
         if twin:
             print(f"as pretrained.{twin} was trained: its weights are taken", flush=True)
-            summary = copied_cell(method, pretrained_folder(dataset, seed) / twin, **written)
+            summary = copied_cell(method, pretrained_folder(dataset, seed) / twin, {of_dataset.model}, **written)
         else:
             validate = _validator(images, compute, threat, seed)
             summary = train_cell(method, train_split, steps, compute, validate=validate, **written)

@@ -81,20 +81,23 @@ def test_the_headline_takes_the_most_precise_study_of_a_data_set_and_names_the_u
     claim = next(claim.id for claim in paper.claims if claim.kind == "headline")
 
     def row(dataset: str, word: str, half: float, counts: bool = True) -> atlas.Row:
-        return {
-            "claim": claim,
-            "study": "s",
-            "dataset": dataset,
-            "word": word,
-            "counts": counts,
-            "interval": [-half, half],
-        }
+        told = {"claim": claim, "study": "s", "measured": "this ahead of that", "counts": counts}
+        return told | {"dataset": dataset, "word": word, "interval": [-half, half]}
 
     rows = [row("digits", "reproduced", 2), row("digits", "not reproduced", 1), row("mnist", "inconclusive", 1),
             row("cifar10", "reproduced", 3), row("cifar10", "unreliable", 1, counts=False)]  # fmt: skip
     for given in (rows, rows[::-1]):
         first = atlas.headline(paper, given).split(";")[0]
-        assert first.endswith("on 1 of 2 data sets (cifar10, digits), undecided on mnist")
+        assert first == "this ahead of that on 1 of 2 data sets (cifar10, digits), undecided on mnist"
+
+
+def test_a_headline_names_the_arms_and_the_attack_that_stood_for_the_claim(made: Path) -> None:
+    """On digits AToP is measured by other arms and another attack than its claim is about."""
+    rows = [row for row in read_json(made / "atlas.json") if row["claim"] == "atop-autoattack" and row["study"]]
+    assert "atop ahead of purifier-rt2 under worst" in {row["measured"] for row in rows if row["dataset"] == "digits"}
+    told = atlas.headline(next(paper for paper in PAPERS if paper.name == "atop"), rows)
+    assert told.startswith("atop ahead of purifier-rt2 under worst on ")
+    assert "atop-authors ahead of purifier-authors under clean" not in told
 
 
 def test_costs_are_told_of_claims_without_a_verdict_in_their_own_setting_alone() -> None:

@@ -1,12 +1,14 @@
 """An arm that is trained as something under `pretrained` was is not trained twice, and its files are the same."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from stages import baseline, download, finetune, pretrain, training
+from stages import baseline, download, finetune, pretrain
+from turncoat.errors import TurncoatError
 from turncoat.files import read_json
 
 ROOT = Path(__file__).parents[2]
@@ -78,12 +80,21 @@ def test_one_that_differs_in_a_setting_is_trained(here, other, capfd):
     assert "as pretrained.unet" not in capfd.readouterr().out
 
 
-def test_one_of_other_images_is_trained(here, capfd):
-    """What pretrained.unet was trained on is part of its fingerprint."""
+def test_one_of_another_fingerprint_is_trained(here, capfd):
+    """It holds the images, the baseline's weights and the code too."""
     path = Path("models/digits/pretrained/0/unet/training.json")
     before = path.read_bytes()
-    here.setattr(training, "fingerprint", lambda settings, inputs, code: "other " + settings["cell"]["arm"])
+    path.write_text(json.dumps(read_json(path) | {"fingerprint": "of other images"}))
     files(here)
+    path.write_bytes(before)
     assert "as pretrained.unet" not in capfd.readouterr().out
-    assert path.read_bytes() == before
-    assert read_json(f"models/digits/{ARM}/0/training.json")["fingerprint"] == f"other {ARM}"
+
+
+def test_damaged_weights_are_not_taken(here):
+    path = Path("models/digits/pretrained/0/unet/last.safetensors")
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(TurncoatError, match=r"last.safetensors: the weights do not match their checksum"):
+        files(here)
+    path.write_bytes(before)
+    assert not Path(f"models/digits/{ARM}").exists()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from turncoat.errors import TurncoatError
-from turncoat.reporting.claims import Claim, Paper
+from turncoat.reporting.claims import Claim, Measurement, Paper
 from turncoat.reporting.page import environment
 from turncoat.reporting.study import Study
-from turncoat.reporting.verdicts import DECIDED, HOLDS, judge_all
+from turncoat.reporting.verdicts import DECIDED, HOLDS, judge_all, measurement_of
 
 MARKS = ("<!-- atlas -->", "<!-- /atlas -->")
 Row = dict[str, Any]
@@ -18,8 +18,9 @@ Row = dict[str, Any]
 def table(studies: Mapping[str, Study], papers: Sequence[Paper]) -> list[Row]:
     """A row for each claim and kept study that measured it, sorted by paper, claim and data set.
 
-    Effect and interval are percentage points. `counts`: whether the word is a verdict, which nothing under a blocking
-    flag or of one seed is. A claim that no study measured has one row, "not run", without a study.
+    Effect and interval are percentage points. `measured`: what stood for the claim there. `counts`: whether the
+    word is a verdict, which nothing under a blocking flag or of one seed is. A claim that no study measured has one
+    row, "not run", without a study.
     """
     found: dict[tuple[str, str], list[Row]] = {}
     for name, study in studies.items():
@@ -27,8 +28,11 @@ def table(studies: Mapping[str, Study], papers: Sequence[Paper]) -> list[Row]:
             if verdict.effect is None:
                 continue
             row = {key: value for key, value in asdict(verdict).items() if key not in ("cells", "p_value", "p_holm")}
+            claim = next(claim for paper in papers for claim in paper.claims if claim.id == verdict.claim)
+            measured = measurement_of(study, claim, verdict.dataset)
             row |= {
                 "study": name,
+                "measured": _what(measured, claim),
                 "effect": round(verdict.effect, 2),
                 "interval": [round(bound, 2) for bound in verdict.interval] if verdict.interval else None,
                 "seeds": list(verdict.seeds),
@@ -76,26 +80,33 @@ def headline(paper: Paper, rows: Sequence[Row]) -> str:
 
 
 def _counted(claim: Claim, rows: Sequence[Row]) -> str:
-    measured = claim.measured
-    how = {"higher": "ahead of", "lower": "below", "level": "level with"}[measured.direction]
-    under = "on clean images" if measured.metric == "clean" else f"under {measured.metric}"
-    what = f"{measured.arm} {how} {measured.against} {under}"
-    if "classification" not in claim.tasks:
-        what += f" in {' and '.join(claim.tasks)}"
-    if (second := measured.against_metric) and second != measured.metric:
-        what += f" (against {second})"
+    """Of each measurement that stood for the claim, on how many data sets it holds."""
+    kinds = list(dict.fromkeys(row["measured"] for row in rows if row["study"]))
+    if not kinds:
+        return f"{_what(claim.measured, claim)}: not run"
+    return "; ".join(_held(what, [row for row in rows if row["study"] and row["measured"] == what]) for what in kinds)
+
+
+def _held(what: str, rows: Sequence[Row]) -> str:
     best: dict[str, Row] = {}  # of a data set's studies the verdict with the narrowest interval, else what there is
-    for row in sorted((row for row in rows if row["study"]), key=lambda row: (row["counts"], _precision(row))):
+    for row in sorted(rows, key=lambda row: (row["counts"], _precision(row))):
         best[row["dataset"]] = row
     decided = [name for name, row in best.items() if row["counts"] and row["word"] != "inconclusive"]
-    if not best:
-        return f"{what}: not run"
     if not decided:
         return f"{what}: measured on {', '.join(sorted(best))}, decided on none"
     holds = [name for name in decided if best[name]["word"] in HOLDS]
     told = f"{what} on {len(holds)} of {len(decided)} data sets ({', '.join(sorted(decided))})"
     rest = sorted(best.keys() - set(decided))
     return told + f", undecided on {', '.join(rest)}" * bool(rest)
+
+
+def _what(measured: Measurement, claim: Claim) -> str:
+    how = {"higher": "ahead of", "lower": "below", "level": "level with"}[measured.direction]
+    under = "on clean images" if measured.metric == "clean" else f"under {measured.metric}"
+    what = f"{measured.arm} {how} {measured.against} {under}"
+    if (second := measured.against_metric) and second != measured.metric:
+        what += f" (against {second})"
+    return what if "classification" in claim.tasks else f"{what} in {' and '.join(claim.tasks)}"
 
 
 def lines(papers: Sequence[Paper], rows: Sequence[Row]) -> str:

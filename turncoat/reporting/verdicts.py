@@ -88,7 +88,7 @@ def adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 def judge(study: Study, paper: Paper, claim: Claim, dataset: str) -> Verdict:
     """The verdict on one claim on one data set: on the tuned arms where the study has both, else on those named."""
-    measured = claim.measurement(dataset if dataset in claim.on else source_of(study, dataset))
+    measured = measurement_of(study, claim, dataset)
     given = _judged(study, paper, claim, dataset, measured)
     if measured.arm == measured.against or dataset not in study.settings.study.datasets:
         return given
@@ -213,6 +213,11 @@ def _best(own: bool, why: str) -> tuple[Word, str]:
     if not own:
         return "direction holds", f"{why}; this is not the setting of the claim, so no more can be said"
     return "reproduced", why
+
+
+def measurement_of(study: Study, claim: Claim, dataset: str) -> Measurement:
+    """What decides the claim on an entry of params.yaml: what `on` says of its name, else of its source."""
+    return claim.measurement(dataset if dataset in claim.on else source_of(study, dataset))
 
 
 def own_setting(study: Study, claim: Claim, dataset: str) -> bool:

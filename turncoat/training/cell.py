@@ -1,12 +1,11 @@
 """From a prepared method to the files of a trained cell: what the baseline and the finetune stage share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from turncoat import models
@@ -79,6 +78,7 @@ def train_cell(
 def copied_cell(
     method: Trainable,
     twin: Path,
+    trusted: Collection[str],
     *,
     cell: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -90,24 +90,33 @@ def copied_cell(
     """Write the files of a cell as training it would, out of those of a `twin` that was trained in the same way.
 
     Args:
-        twin: the folder of a cell of the same settings, seed, inputs and code. The rest: as of `train_cell`.
+        twin: the folder of a cell of the same settings, seed, inputs and code. trusted: factories that its weights may
+            name. The rest: as of `train_cell`.
 
     Returns: the content of training.json.
+
+    Raises:
+        TurncoatError: the twin's weights are damaged.
     """
     before, history = read_json(twin / "training.json"), read_json(twin / "history.json")
-    for row in history:
-        log(int(row["epoch"]), row)
-    best_weights, last_weights = (load_file(twin / f"{name}.safetensors") for name in ("best", "last"))
-    images = before["cost"]["images"]
-    passes = {"images": images} | {name: before["cost"][name] * images for name in ("forward", "backward")}
-    outcome = Trained(history, best_weights, last_weights, best_epoch=before["best_epoch"], passes=passes)
-    best = history[outcome.best_epoch - 1]
-    deployed = method.deploy(method.model)
-    if (seconds := duration_file(before["fingerprint"])).exists():
-        write_json(duration_file(key), read_json(seconds))
-    return _write(
-        folder, deployed, outcome, best, cell=cell, settings=settings, key=key, epochs=before["epochs"], about=about
+    best_weights, last_weights = (
+        models.load(twin / f"{name}.safetensors", trusted=trusted).state_dict() for name in ("best", "last")
     )
+    with Scratch(key, f"training {cell['dataset']}/{cell['arm']}/{cell['seed']}") as scratch:
+        for row in history:
+            log(int(row["epoch"]), row)
+        images = before["cost"]["images"]
+        passes = {"images": images} | {name: before["cost"][name] * images for name in ("forward", "backward")}
+        outcome = Trained(history, best_weights, last_weights, best_epoch=before["best_epoch"], passes=passes)
+        best, epochs = history[outcome.best_epoch - 1], before["epochs"]
+        deployed = method.deploy(method.model)
+        summary = _write(
+            folder, deployed, outcome, best, cell=cell, settings=settings, key=key, epochs=epochs, about=about
+        )
+        if (seconds := duration_file(before["fingerprint"])).exists():
+            write_json(duration_file(key), read_json(seconds))
+        scratch.clear()
+    return summary
 
 
 def given_cell(

@@ -23,7 +23,7 @@ from turncoat.files import sha256
 from turncoat.papers import chapters
 from turncoat.reading import read_yaml
 from turncoat.reporting import claims, report
-from turncoat.reporting.claims import Claim, Measurement, Paper
+from turncoat.reporting.claims import Claim, Measurement, Needed, Paper
 from turncoat.reporting.statistics import Interval, paired
 from turncoat.reporting.study import load
 from turncoat.reporting.verdicts import WORDS, Verdict, adjusted, judge, judge_all, own_setting, rule
@@ -364,6 +364,27 @@ def test_a_subset_that_is_not_misclassified_decides_nothing(
     assert verdict.word == word
     assert why in verdict.why
     assert verdict.effect is not None
+
+
+@pytest.mark.parametrize(("least", "word"), [(0.05, "decided"), (1.0, "unreliable")])
+def test_an_arm_that_reads_too_few_clean_images_decides_nothing(
+    root: Path, papers: list[Paper], least: float, word: str
+) -> None:
+    paper, claim = of(papers, "atop-rt1-robust")
+    assert claim.needs
+    assert claim.needs.metric == "clean"
+    pair = claim.measured.model_copy(update={"arm": "pgd", "against": "standard", "metric": "pgd-20"})
+    needs = claim.needs.model_copy(update={"least": least})
+    changed = claim.model_copy(update={"measured": pair, "on": {}, "needs": needs})
+    verdict = judge(synthetic.study(root), paper, changed, "digits")
+    assert (verdict.word == "unreliable") == (word == "unreliable")
+    assert ("that it leaves readable: " in verdict.why) == (word == "unreliable")
+
+
+def test_a_need_names_a_column_or_a_metric_and_not_both() -> None:
+    for named in ({}, {"column": "a", "metric": "clean"}):
+        with pytest.raises(ValueError, match=r"name column, of history\.json, or metric"):
+            Needed(what="share", least=0.5, **named)
 
 
 def test_a_flag_of_the_whole_network_leaves_clean_accuracy_alone(root: Path, papers: list[Paper]) -> None:

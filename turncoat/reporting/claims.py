@@ -70,11 +70,21 @@ class Measurement(Pair):
 
 
 class Needed(Strict):
-    """What training must have come to for the claim to be about it: a share in the first arm's history.json."""
+    """What the first arm must have come to for the claim to be about it.
 
-    column: str
+    `column`: a share in the last row of its history.json. `metric`: an accuracy in its records.
+    """
+
+    column: str | None = None
+    metric: str | None = None
     what: Text
     least: float = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.column is None) == (self.metric is None):
+            raise ValueError("needs: name column, of history.json, or metric, of the record")
+        return self
 
 
 class Claim(Strict):

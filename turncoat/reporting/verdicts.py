@@ -162,9 +162,13 @@ def _shortfall(study: Study, claim: Claim, dataset: str, arm: str) -> str | None
     """Why training was not what the claim speaks of, on some seed of its first arm; None where nothing is asked."""
     if (needs := claim.needs) is None:
         return None
-    shares = study.trained(dataset, arm, needs.column)
+    if needs.metric:
+        counts = [record.best.count(needs.metric) for _, record in study.of(dataset, arm)]
+        shares = [count.accuracy if count else None for count in counts]
+    else:
+        shares = study.trained(dataset, arm, str(needs.column))
     if any(share is None for share in shares):
-        return f"training {arm} left no {needs.column}, which is to be {100 * needs.least:g} % or more"
+        return f"training {arm} left no {needs.column or needs.metric}, which is to be {100 * needs.least:g} % or more"
     known = [share for share in shares if share is not None]
     if min(known) >= needs.least:
         return None

@@ -115,8 +115,8 @@ def test_an_effect_is_what_it_was(
 
 
 def test_all_that_is_kept_is_small() -> None:
-    # 6 MB of it are the scores of detections, of one study of boxes
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
+    # 6 MB of it are the scores of detections, of one study of boxes; of a classifier's study it is up to 1 MB
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 16e6
 
 
 @pytest.mark.parametrize("name", [path.parent.name for path in sorted(kept.FOLDER.glob("*/params.yaml"))])

@@ -109,7 +109,7 @@ def small_cnn(channels: int, size: Size, classes: int) -> nn.Module:
         *_conv_bn(channels, 16),
         *_conv_bn(16, 32, stride=2),
         *_conv_bn(32, 64, stride=2),
-        nn.AvgPool2d(window) if window != (1, 1) else nn.Identity(),
+        nn.AvgPool2d(window),
         nn.Flatten(),
         nn.Linear(64 * pooled, classes),
     )

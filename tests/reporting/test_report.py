@@ -174,6 +174,9 @@ def test_every_arm_of_a_table_leads_to_the_command_that_makes_it(page: str) -> N
 
 def test_headlines_give_the_effects_of_their_verdicts(page: str, built: Path) -> None:
     headlines = page.split("The headline claims")[1].split("</section>")[0]
+    dense = re.search(r'href="#advamd-segmentation">.*?</li>', headlines, re.DOTALL)
+    assert dense
+    assert "no data set for segmentation in this study" in dense[0]
     told = 0
     for verdict in json.loads((built / "reports/verdicts.json").read_text()):
         line = re.search(rf'href="#{verdict["claim"]}">.*?</li>', headlines, re.DOTALL)

@@ -33,11 +33,10 @@ def setting(settings: Settings, claim: Claim) -> tuple[str, str] | None:
     entries: dict[str, DatasetSettings] = {
         name: plan for name, plan in settings.datasets.items() if plan.data.source in claim.datasets
     }
-    trained = {name: plan for name, plan in entries.items() if not plan.baseline and plan.model != "small_resnet"}
-    for name, plan in trained.items():
+    for name, plan in entries.items():
         if not claim.networks or plan.model in claim.networks:
             return name, plan.model
-    for name in trained:
+    for name in entries:
         return name, claim.networks[0]
     return None
 

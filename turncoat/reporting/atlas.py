@@ -22,13 +22,14 @@ def table(studies: Mapping[str, Study], papers: Sequence[Paper]) -> list[Row]:
     word is a verdict, which nothing under a blocking flag or of one seed is. A claim that no study measured has one
     row, "not run", without a study.
     """
+    claims = {claim.id: claim for paper in papers for claim in paper.claims}
     found: dict[tuple[str, str], list[Row]] = {}
     for name, study in studies.items():
         for verdict in judge_all(study, papers):
             if verdict.effect is None:
                 continue
             row = {key: value for key, value in asdict(verdict).items() if key not in ("cells", "p_value", "p_holm")}
-            claim = next(claim for paper in papers for claim in paper.claims if claim.id == verdict.claim)
+            claim = claims[verdict.claim]
             measured = measurement_of(study, claim, verdict.dataset)
             row |= {
                 "study": name,
